@@ -1,0 +1,86 @@
+# Two commands are enough: `make book` renders the book, `make test` runs every test and every notebook.
+# Each makes its own environment in .venv if there is none. `make help` lists the rest.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+SCALE ?= ci
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+STAMP := $(VENV)/.installed
+TOOLS := book/_build_tools
+SRC := build/src
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+EXECUTED := $(NOTEBOOKS:%=$(SRC)/%)
+LIBRARY := $(shell find klnorm_lib -type f -not -path '*/__pycache__/*')
+
+# torch's threads spin while they wait, which stalls a busy machine; nothing here may reach a model hub.
+export OMP_WAIT_POLICY := PASSIVE
+export HF_HUB_OFFLINE := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export HF_DATASETS_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+export JUPYTER_PREFER_ENV_PATH := 1
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help book test lint colab-test environment-test repo-url clean FORCE
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; install one, or say where it is: make PYTHON=/path/to/python"; exit 1; }
+	@echo "== environment: $(VENV) with $$($(PYTHON) --version); the first time this takes a few minutes"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e ".[book,test]"
+	@touch $@
+
+# The scale is part of what a page shows, so a new scale executes every notebook again.
+build/scale: FORCE
+	@mkdir -p build && { [ "$$(cat $@ 2>/dev/null)" = "$(SCALE)" ] || echo "$(SCALE)" > $@; }
+
+$(SRC)/notebooks/%.ipynb: notebooks/%.ipynb $(LIBRARY) $(STAMP) build/scale $(TOOLS)/execute.py
+	@$(PY) $(TOOLS)/execute.py $< $@ --scale $(SCALE)
+
+book: $(EXECUTED) $(STAMP) ## render the book into build/book/_build/html (SCALE=ci|colab|paper)
+	@$(PY) $(TOOLS)/assemble.py --src $(SRC)
+	@rm -rf build/book
+	@echo "== rendering"
+	@$(BIN)/jupyter-book build $(SRC) --path-output build/book --all -W -n --keep-going
+	@$(PY) $(TOOLS)/check.py --src $(SRC) --html build/book/_build/html
+	@echo "== open build/book/_build/html/index.html"
+
+test: $(STAMP) ## run the tests, then every notebook as a regression test
+	@echo "== tests"
+	@$(PY) -m pytest tests
+ifneq ($(NOTEBOOKS),)
+	@echo "== notebooks"
+	@$(PY) -m pytest --nbmake notebooks --nbmake-timeout=900 --timeout=1800
+endif
+
+lint: $(STAMP) ## check formatting, imports, and that notebooks hold no outputs
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+ifneq ($(NOTEBOOKS),)
+	@$(BIN)/nbstripout --verify $(NOTEBOOKS)
+endif
+
+colab-test: $(STAMP) ## run one notebook as Colab would: alone, in a new environment (NOTEBOOK=notebooks/…)
+	@$(PY) $(TOOLS)/colab_test.py $(or $(NOTEBOOK),$(firstword $(NOTEBOOKS)))
+
+environment-test: $(STAMP) ## replay environment.yml's pip lines in a new environment, without installing
+	@$(PY) $(TOOLS)/replay_environment.py
+
+repo-url: $(STAMP) ## change the repository's address everywhere: make repo-url URL=https://github.com/ORG/REPO
+	@test -n "$(URL)" || { echo "say which: make repo-url URL=https://github.com/ORG/REPO"; exit 1; }
+	@$(PY) $(TOOLS)/repo_url.py "$(URL)"
+
+clean: ## remove what was built; the environment stays
+	rm -rf build

@@ -1,0 +1,102 @@
+"""Pages that are written by the build: status, results, method cards' index and library reference."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import pkgutil
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import nbformat
+
+PACKAGES = ("torch", "transformers", "datasets", "numpy", "scipy", "matplotlib", "papermill", "jupyter-book")
+MACHINE = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def generate(root: Path, src: Path) -> dict[str, str]:
+    """File name below ``book/`` to Markdown text."""
+    return {"status.md": status(src), "library.md": library(), "results.md": results(root)}
+
+
+def title_of(notebook: nbformat.NotebookNode) -> str:
+    return notebook.cells[0].source.splitlines()[0].lstrip("# ")
+
+
+def status(src: Path) -> str:
+    """When, how long and with which versions each notebook ran, from what papermill wrote into it."""
+    rows = []
+    for path in sorted((src / "notebooks").glob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        run, book = notebook.metadata["papermill"], notebook.metadata["book"]
+        rows.append(
+            f"| [{title_of(notebook)}](../notebooks/{path.name}) | {book['scale']} | {book['seconds']:.1f} "
+            f"| {run['start_time'][:16].replace('T', ' ')} | {'failed' if run['exception'] else 'ran'} |"
+        )
+    versions = "\n".join(f"| {name} | {metadata.version(name)} |" for name in PACKAGES)
+    table = "| chapter | scale | seconds | executed (UTC) | outcome |\n|---|---|---|---|---|\n" + "\n".join(rows)
+    return (
+        "# Status\n\nEvery chapter of this book was executed when the book was built. This page is written by that "
+        f"build; nobody types it.\n\n## Chapters\n\n{table if rows else 'No chapter was executed.'}\n\n"
+        f"## Versions\n\nMachine: {MACHINE}.\n\n| package | version |\n|---|---|\n{versions}\n"
+    )
+
+
+def public_modules() -> list[str]:
+    """Every module of the library that a reader may import, in the order of the floors of the house."""
+    import klnorm_lib
+
+    floors = ("functional", "tasks", "encoders", "methods", "probes", "study", "report", "cli")
+    names = [m.name for m in pkgutil.walk_packages(klnorm_lib.__path__, "klnorm_lib.")]
+    public = [n for n in names if not any(part.startswith("_") for part in n.split("."))]
+    known = [n for n in public if n.split(".")[1] in floors]
+    return ["klnorm_lib", *sorted(known, key=lambda n: (floors.index(n.split(".")[1]), n))]
+
+
+def public_names(module: str) -> dict[str, object]:
+    """The public functions and classes that ``module`` defines, and, for a package, those it lists in ``__all__``."""
+    loaded = importlib.import_module(module)
+    listed = getattr(loaded, "__all__", ())
+    return {
+        name: value
+        for name, value in vars(loaded).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and (value.__module__ == module or name in listed)
+    }
+
+
+def library() -> str:
+    """The reference of every public function and class, from its docstring."""
+    parts = [
+        "# Library reference\n\nEvery public name of `klnorm_lib`, floor by floor; a module imports only from the floors "
+        "above it on this page. Formulas stand where they are computed, and the chapters derive them.\n"
+    ]
+    for module in public_modules():
+        names = public_names(module)
+        if module.startswith("klnorm_lib.cli"):
+            names = {}  # the commands document themselves: klnorm --help
+        if not names and not inspect.getdoc(importlib.import_module(module)):
+            continue
+        kinds = {name: "autoclass" if inspect.isclass(value) else "autofunction" for name, value in names.items()}
+        entries = []
+        for name, kind in kinds.items():
+            # A package that passes a name on does not describe it a second time.
+            if names[name].__module__ != module:
+                home = names[name].__module__
+                entries.append(f"``{name}``: see ``{home}.{names[name].__name__}`` below.\n")
+                continue
+            members = "   :members:\n" if kind == "autoclass" else ""
+            entries.append(f".. {kind}:: {module}.{name}\n{members}")
+        body = f".. automodule:: {module}\n   :no-members:\n\n" + "\n".join(entries)
+        parts.append(f"## `{module}`\n\n```{{eval-rst}}\n{body}\n```\n")
+    return "\n".join(parts)
+
+
+def results(root: Path) -> str:
+    """The results page: tables made from the committed records, and nothing else."""
+    from klnorm_lib import report
+
+    return report.results_page(root / "klnorm_lib" / "studies")
