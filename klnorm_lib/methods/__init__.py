@@ -1,0 +1,70 @@
+"""Methods: frozen hyperparameters that change a user's model, one file each, by name for command lines and records."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+
+from klnorm_lib.methods.contract import Method, Report, apply, auxiliary_loss
+from klnorm_lib.methods.dropout import Dropout
+from klnorm_lib.methods.klnorm import KLNorm
+from klnorm_lib.methods.loading import load
+from klnorm_lib.methods.mlp_head import MLPHead
+from klnorm_lib.methods.norm_head import NormHead
+from klnorm_lib.methods.vib import VIB
+
+REGISTRY: dict[str, type[Method]] = {cls.name: cls for cls in (KLNorm, VIB, NormHead, MLPHead, Dropout)}
+PLAIN = "plain"
+
+__all__ = [
+    "Dropout",
+    "KLNorm",
+    "MLPHead",
+    "Method",
+    "NormHead",
+    "Report",
+    "VIB",
+    "apply",
+    "auxiliary_loss",
+    "build",
+    "from_dict",
+    "load",
+    "names",
+    "to_dict",
+]
+
+
+def names() -> list[str]:
+    """Names that :func:`build` knows; ``plain`` means no method."""
+    return [PLAIN, *REGISTRY]
+
+
+def build(name: str, **fields) -> Method | None:
+    """The method of that name with those hyperparameters; None for ``plain``.
+
+    Raises ``ValueError`` for an unknown name or hyperparameter, naming those that exist.
+    """
+    if name == PLAIN:
+        if fields:
+            raise ValueError(f"plain has no hyperparameters, got {', '.join(fields)}")
+        return None
+    if name not in REGISTRY:
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown method {name!r}{hint} There are: {', '.join(names())}")
+    known = [f.name for f in dataclasses.fields(REGISTRY[name])]
+    unknown = sorted(set(fields) - set(known))
+    if unknown:
+        raise ValueError(f"{name} has no hyperparameter {', '.join(unknown)}; it has {', '.join(known)}")
+    return REGISTRY[name](**fields)
+
+
+def to_dict(method: Method | None) -> dict:
+    """A method (or None: plain) as plain JSON."""
+    return {"name": PLAIN} if method is None else method.to_dict()
+
+
+def from_dict(saved: dict) -> Method | None:
+    """The method that :func:`to_dict` wrote."""
+    fields = dict(saved)
+    return build(fields.pop("name"), **fields)

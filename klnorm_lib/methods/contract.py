@@ -1,0 +1,331 @@
+"""The contract between a method and a user's model: apply, penalise once, save, load.
+
+``apply`` swaps the class of the user's Hugging Face model for a subclass of the same name (as
+``torch.nn.utils.parametrize`` does), whose ``forward`` adds the penalty to ``outputs.loss`` and whose
+``save_pretrained`` writes the methods down. Parameters, hooks and wrappers of the user stay as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from klnorm_lib.methods.penalty import Penalty, PenaltyLayer
+from klnorm_lib.methods.sites import unwrap
+
+CONFIG_KEY = "klnorm"
+FORMAT = 1
+
+
+class Method:
+    """A frozen dataclass of hyperparameters that knows how to change a model.
+
+    ``name`` and ``version`` identify it in records and checkpoints; ``properties`` states what the common tests
+    may hold it to: ``identity_at_init``, ``batch_invariant`` (the penalty of a batch is the mean over its
+    examples), ``deterministic`` (no draws in training).
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    properties: frozenset[str] = frozenset()
+
+    def attach(self, model: nn.Module) -> list[str]:
+        """Change ``model`` (unwrapped) in place; return one line a change; raise ``ValueError`` if nothing matched."""
+        raise TypeError(f"{type(self).__name__} does not say how it changes a model; define attach(model)")
+
+    def to_dict(self) -> dict:
+        """The method as plain JSON: its name and every hyperparameter."""
+        return {"name": self.name, **asdict(self)}
+
+
+@dataclass
+class Report:
+    """What ``apply`` did: the changes, the parameters they added, and the callbacks a ``Trainer`` needs."""
+
+    changed: list[str]
+    added_parameters: int
+    callbacks: list = field(default_factory=list)
+    _layers: Callable[[], list[PenaltyLayer]] = field(default=lambda: [], repr=False)
+
+    def step(self) -> None:
+        """Advance every schedule by one optimiser step; call it after ``optimizer.step()`` in a hand-written loop."""
+        for layer in self._layers():
+            layer.advance()
+
+    def __str__(self) -> str:
+        lines = [f"  {line}" for line in self.changed] or ["  nothing (no method given)"]
+        return "\n".join(["changed", *lines, f"added parameters: {self.added_parameters:,}"])
+
+
+def apply(model: nn.Module, *methods: Method) -> Report:
+    """Change ``model`` in place so that it trains with ``methods``; tells what changed.
+
+    ``model``: a Hugging Face model, bare or wrapped in peft. The penalty, if there is one, joins ``outputs.loss``
+    in training mode, so a stock ``Trainer`` or any loop needs no change; pass ``report.callbacks`` to the
+    ``Trainer`` when a schedule is used. Sets ``accepts_loss_kwargs = False``, without which the stock ``Trainer``
+    does not divide a classification loss by the accumulation steps.
+
+    Raises ``TypeError`` for something that is not a method or not a Hugging Face model, ``ValueError`` when a
+    method matched nothing, two methods claim the same place, or methods were applied before. A failed call leaves
+    the model as it was.
+    """
+    for method in methods:
+        if not isinstance(method, Method):
+            raise TypeError(f"apply takes methods such as KLNorm(), got {method!r}")
+    inner = unwrap(model)
+    if getattr(inner, "_klnorm_methods", None) is not None:
+        given = ", ".join(m.name for m in inner._klnorm_methods) or "none"
+        raise ValueError(
+            f"methods were already applied to this model ({given}); build it afresh and pass all methods to one apply()"
+        )
+    before = sum(p.numel() for p in inner.parameters())
+    changed: list[str] = []
+    with _undo_on_error(inner):
+        for method in methods:
+            changed += [f"{method.name}: {line}" for line in method.attach(inner)]
+    added = sum(p.numel() for p in inner.parameters()) - before
+    _swap_class(inner, _regularised)
+    inner._klnorm_methods = tuple(methods)
+    inner._klnorm_auxiliary = None
+    inner._klnorm_pending = False
+    for outer in _wrappers(model, inner):
+        outer.accepts_loss_kwargs = False
+        if hasattr(outer, "peft_config"):
+            _keep_in_adapter(outer, inner)
+            _swap_class(outer, _saving_methods)
+
+    def layers() -> list[PenaltyLayer]:
+        return [m for m in inner.modules() if isinstance(m, PenaltyLayer)]
+
+    callbacks = []
+    if layers():
+        from klnorm_lib.methods.callback import PenaltyCallback
+
+        callbacks.append(PenaltyCallback(layers))
+    return Report(changed, added, callbacks, layers)
+
+
+def auxiliary_loss(model: nn.Module) -> Tensor:
+    """The weighted penalty of the last forward (scalar, nats times beta); 0 for methods without one.
+
+    In training mode it is already inside ``outputs.loss``: adding it there again raises ``RuntimeError``. Add it
+    only to a loss that you computed yourself from the logits. Raises ``ValueError`` if no method was applied, and
+    ``RuntimeError`` before the first forward.
+    """
+    inner = unwrap(model)
+    if getattr(inner, "_klnorm_methods", None) is None:
+        raise ValueError("no method was applied to this model; call klnorm_lib.apply(model, ...) first")
+    if inner._klnorm_auxiliary is None:
+        raise RuntimeError("no forward yet: call model(**batch) before auxiliary_loss(model)")
+    inner._klnorm_pending = False
+    return inner._klnorm_auxiliary
+
+
+def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Put ``module`` at dotted ``path`` of ``model``, remembering the old one in case ``apply`` fails later."""
+    parent_path, _, name = path.rpartition(".")
+    parent = model.get_submodule(parent_path)
+    undo = model.__dict__.get("_klnorm_undo")
+    if undo is not None:
+        undo.append((parent, name, getattr(parent, name)))
+    setattr(parent, name, module)
+
+
+@contextmanager
+def _undo_on_error(model: nn.Module) -> Iterator[None]:
+    model.__dict__["_klnorm_undo"] = []
+    try:
+        yield
+    except Exception:
+        for parent, name, old in reversed(model.__dict__["_klnorm_undo"]):
+            setattr(parent, name, old)
+        raise
+    finally:
+        del model.__dict__["_klnorm_undo"]
+
+
+def _swap_class(module: nn.Module, subclass_of: Callable[[type], type]) -> None:
+    module.__class__ = subclass_of(type(module))
+
+
+def _rebuild(base: type, subclass_of: Callable[[type], type]) -> nn.Module:
+    cls = subclass_of(base)
+    return cls.__new__(cls)
+
+
+def _named_like(base: type, cls: type) -> type:
+    # The Trainer, peft and save_pretrained go by the class's name; it must stay the user's.
+    cls.__name__, cls.__qualname__, cls.__module__, cls.__doc__ = (
+        base.__name__,
+        base.__qualname__,
+        base.__module__,
+        base.__doc__,
+    )
+    return cls
+
+
+@functools.cache
+def _regularised(base: type) -> type:
+    signature = inspect.signature(base.forward)
+
+    class Regularised(base):
+        accepts_loss_kwargs = False
+
+        @functools.wraps(base.forward)
+        def forward(self, *args, **kwargs):
+            arguments = signature.bind_partial(self, *args, **kwargs).arguments
+            return _forward(self, base.forward, arguments, args, kwargs)
+
+        @functools.wraps(base.save_pretrained)
+        def save_pretrained(self, *args, **kwargs):
+            with _methods_in_config(self.config, self._klnorm_methods):
+                return base.save_pretrained(self, *args, **kwargs)
+
+        def __reduce_ex__(self, protocol):
+            # The auxiliary loss carries a graph, which neither copy nor pickle can take along.
+            return _rebuild, (base, _regularised), self.__dict__ | {"_klnorm_auxiliary": None}
+
+    return _named_like(base, Regularised)
+
+
+@functools.cache
+def _saving_methods(base: type) -> type:
+    class SavingMethods(base):
+        @functools.wraps(base.save_pretrained)
+        def save_pretrained(self, save_directory, *args, **kwargs):
+            result = base.save_pretrained(self, save_directory, *args, **kwargs)
+            inner = unwrap(self)
+            with _methods_in_config(inner.config, inner._klnorm_methods):
+                inner.config.architectures = [type(inner).__name__]
+                inner.config.save_pretrained(save_directory)
+            return result
+
+        def __reduce_ex__(self, protocol):
+            return _rebuild, (base, _saving_methods), self.__dict__
+
+    return _named_like(base, SavingMethods)
+
+
+@contextmanager
+def _methods_in_config(config, methods: tuple[Method, ...]) -> Iterator[None]:
+    # Only while saving: a config object may be shared with models that no method was applied to.
+    setattr(config, CONFIG_KEY, {"format": FORMAT, "methods": [copy.deepcopy(m.to_dict()) for m in methods]})
+    try:
+        yield
+    finally:
+        delattr(config, CONFIG_KEY)
+
+
+def _wrappers(model: nn.Module, inner: nn.Module) -> list[nn.Module]:
+    """``model`` and whatever stands between it and ``inner``, from the outside in."""
+    found = [m for m in model.modules() if m is inner or any(child is inner for child in m.modules())]
+    return found if inner in found else [model]
+
+
+def _keep_in_adapter(peft_model: nn.Module, inner: nn.Module) -> None:
+    """Make peft train and save the layers that methods added outside ``modules_to_save``."""
+    from peft.utils import ModulesToSaveWrapper
+
+    adapter = peft_model.active_adapter
+    kept = [n for n, m in inner.named_modules() if isinstance(m, ModulesToSaveWrapper)]
+    added = [n for n, m in inner.named_modules() if getattr(m, "added_by_klnorm", False)]
+    for path in added:
+        if any(path == k or path.startswith(f"{k}.") for k in kept):
+            continue
+        wrapper = ModulesToSaveWrapper(inner.get_submodule(path), adapter)
+        wrapper.set_adapter(adapter)
+        parent_path, _, name = path.rpartition(".")
+        setattr(inner.get_submodule(parent_path), name, wrapper)
+        config = peft_model.peft_config[adapter]
+        config.modules_to_save = sorted({*(config.modules_to_save or ()), path})
+        kept.append(path)
+
+
+def _forward(model: nn.Module, base_forward: Callable, arguments: dict, args: tuple, kwargs: dict):
+    layers = [m for m in model.modules() if isinstance(m, PenaltyLayer)]
+    has_labels = arguments.get("labels") is not None
+    samples = 1
+    if has_labels and model.training:
+        samples = max((layer.samples for layer in layers), default=1)
+    model._klnorm_pending = False  # the graph of the forward before is gone
+    mask = arguments.get("attention_mask")
+    for layer in layers:
+        layer.enter(samples, torch.is_grad_enabled(), functools.partial(_positions, mask))
+    try:
+        if samples > 1:
+            arguments = {**arguments, "labels": torch.cat([arguments["labels"]] * samples)}
+            extra = arguments.pop("kwargs", {})
+            outputs = base_forward(**arguments, **extra)
+        else:
+            outputs = base_forward(model, *args, **kwargs)
+        penalties = [p for layer in layers for p in layer.penalties]
+    finally:
+        for layer in layers:
+            layer.leave()
+    total = torch.stack([p.to(penalties[0].device) for p in penalties]).sum() if penalties else None
+    return _attach_penalty(model, outputs, total, has_labels, samples)
+
+
+def _attach_penalty(model: nn.Module, outputs, total: Tensor | None, has_labels: bool, samples: int):
+    is_tuple = isinstance(outputs, tuple)
+    loss = (outputs[0] if is_tuple else outputs.get("loss")) if has_labels else None
+    logits = outputs[int(has_labels)] if is_tuple else outputs.get("logits")
+    if samples > 1:
+        logits = logits.unflatten(0, (samples, -1)).mean(0)
+    if total is None:
+        total = torch.zeros((), device=next(model.parameters()).device)
+    elif model.training and loss is not None:
+        loss = loss + total
+    elif model.training and torch.is_grad_enabled() and total.requires_grad:
+        _watch(model, logits)
+    model._klnorm_auxiliary = Penalty.wrap(total)
+    if is_tuple:
+        rest = outputs[1 + int(has_labels) :]
+        return (loss, logits, *rest) if has_labels else (logits, *rest)
+    if loss is not None:
+        outputs["loss"] = loss
+    if samples > 1:
+        outputs["logits"] = logits
+    return outputs
+
+
+_LOST = (
+    "the penalty of the last training forward reached no loss: the model was called without labels, as the Trainer "
+    "does under label_smoothing_factor and compute_loss_func. Pass labels to the model, or add "
+    "klnorm_lib.auxiliary_loss(model) to your own loss"
+)
+
+
+def _watch(model: nn.Module, logits: Tensor) -> None:
+    """Raise as soon as a gradient comes back through logits whose penalty nobody asked for."""
+    model._klnorm_pending = True
+
+    def check(gradient: Tensor) -> Tensor:
+        if model._klnorm_pending:
+            model._klnorm_pending = False
+            raise RuntimeError(_LOST)
+        return gradient
+
+    if logits is not None and logits.requires_grad:
+        logits.register_hook(check)
+
+
+def _positions(mask: Tensor | None, length: int) -> Tensor | None:
+    """Which of ``length`` positions are real, (batch, length) bool, from the input's attention mask.
+
+    Audio encoders shorten the sequence: the share of real input samples is carried over to ``length`` frames.
+    """
+    if mask is None or mask.ndim != 2:
+        return None
+    if mask.shape[1] == length:
+        return mask.bool()
+    frames = torch.ceil(mask.sum(1, keepdim=True) * (length / mask.shape[1]))
+    return torch.arange(length, device=mask.device) < frames.clamp_min(1)

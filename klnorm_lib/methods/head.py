@@ -1,0 +1,44 @@
+"""One new layer directly before the last Linear of the head: the place shared by KL-Norm, VIB and their controls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from klnorm_lib.methods.contract import replace_module
+from klnorm_lib.methods.sites import classifier_path
+
+
+class BeforeHead(nn.Module):
+    """``linear(layer(x))``: stands where the head's last Linear stood, after the head's own dropout.
+
+    Shapes: (..., hidden_size) -> (..., num_labels).
+    """
+
+    added_by_klnorm = True
+
+    def __init__(self, layer: nn.Module, linear: nn.Linear) -> None:
+        super().__init__()
+        self.layer = layer
+        self.linear = linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.layer(x))
+
+
+def insert_before_head(
+    model: nn.Module, make: Callable[[int], nn.Module], replace_linear: Callable[[nn.Linear], nn.Linear] | None = None
+) -> str:
+    """Insert ``make(in_features)`` before the head's last Linear, in place; returns the Linear's dotted path.
+
+    Raises ``ValueError`` when the model has no such Linear or another method already stands there.
+    """
+    path = classifier_path(model)
+    linear = model.get_submodule(path)
+    if isinstance(model.get_submodule(path.rpartition(".")[0]), BeforeHead):
+        raise ValueError(f"another method already stands before {path}; give apply() one head method only")
+    layer = make(linear.in_features).to(device=linear.weight.device, dtype=linear.weight.dtype)
+    layer.train(linear.training)
+    replace_module(model, path, BeforeHead(layer, replace_linear(linear) if replace_linear else linear))
+    return path

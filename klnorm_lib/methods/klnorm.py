@@ -1,0 +1,189 @@
+r"""KL-Norm: normalise, let a distribution take the affine part's place, and pull it to a prior.
+
+After Kumar, Narang and Lall, "KL Regularized Normalization Framework for Low Resource Tasks" (arXiv 2212.11275).
+Only the abstract was available to us: these are three readings of it, not the paper's equations. All start from
+the standardised activation :math:`\hat x` and add :math:`\beta\,\mathrm{KL}(q\,\|\,\text{prior})` to the loss:
+
+* A, static affine: :math:`y = \gamma\hat x + b`, :math:`q = \mathcal N(b, \gamma^2)`.
+* B, input-dependent affine (default): :math:`y = \mu(\hat x) + \sigma(\hat x)\,\hat x`, :math:`q = \mathcal N(\mu, \sigma^2)`.
+* C, normalise, then sample: :math:`z = \mu(\hat x) + \sigma(\hat x)\,\epsilon` in training, :math:`z = \mu` in evaluation.
+
+Derived in chapter 05, built in chapter 06.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from klnorm_lib import functional
+from klnorm_lib.methods.contract import Method, replace_module
+from klnorm_lib.methods.head import insert_before_head
+from klnorm_lib.methods.heads import GaussianHeads
+from klnorm_lib.methods.penalty import PenaltyLayer
+from klnorm_lib.methods.schedule import Schedule
+from klnorm_lib.methods.sites import norm_paths
+from klnorm_lib.methods.standardiser import Standardiser
+
+FORMS = ("A", "B", "C")
+PLACEMENTS = ("pooled", "internal")
+PRIORS = ("standard_normal", "learned_diagonal")
+HEADS = ("diagonal", "low_rank", "full")
+SIGMA_C = 0.1  # form C starts near the identity; its first KL is stated in the card
+
+
+@dataclass(frozen=True)
+class KLNorm(Method):
+    """KL-regularised normalisation before the head, or in place of the encoder's own normalisations.
+
+    ``form``: A, B or C (see the module). ``beta``: weight of the KL, which is summed over features and averaged
+    over the batch (averaging over features would divide beta by the width). ``statistics``: layer, batch, rms or
+    group (``groups`` equal slices). ``placement``: ``pooled``, one layer before the head's last Linear; or
+    ``internal``, every LayerNorm of the encoder becomes y = b0 + gamma0 * (mu + sigma * x_hat) with the pretrained
+    gamma0, b0 as buffers (``train_base=True``: parameters). ``prior``: standard normal or a learned diagonal one.
+    ``heads``: how mu and sigma read x_hat (forms B and C): diagonal, low-rank of rank ``rank``, or full.
+    ``schedule``: constant, linear or cyclical over ``warmup_steps`` optimiser steps. ``free_bits``: nats below which
+    a feature of an example is not penalised. ``seed``: of the inner low-rank factors.
+
+    Raises ``ValueError`` for values outside these, and for form A with a learned prior, which could follow the
+    posterior exactly and penalise nothing.
+    """
+
+    form: str = "B"
+    beta: float = 1e-3
+    statistics: str = "layer"
+    placement: str = "pooled"
+    prior: str = "standard_normal"
+    heads: str = "low_rank"
+    rank: int = 16
+    schedule: str = "constant"
+    free_bits: float = 0.0
+    groups: int = 8
+    warmup_steps: int = 100
+    train_base: bool = False
+    eps: float = 1e-5
+    seed: int = 0
+
+    name = "klnorm"
+
+    def __post_init__(self) -> None:
+        for field, allowed in (
+            ("form", FORMS),
+            ("statistics", functional.STATISTICS),
+            ("placement", PLACEMENTS),
+            ("prior", PRIORS),
+            ("heads", HEADS),
+        ):
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"unknown {field} {getattr(self, field)!r}; choose one of {', '.join(allowed)}")
+        Schedule(self.schedule, self.beta, self.warmup_steps)
+        if self.rank < 1 or self.groups < 1:
+            raise ValueError(f"rank and groups must be at least 1, got rank={self.rank}, groups={self.groups}")
+        if not (math.isfinite(self.free_bits) and self.free_bits >= 0 and math.isfinite(self.eps) and self.eps > 0):
+            raise ValueError(f"free_bits must be >= 0 and eps > 0, got free_bits={self.free_bits}, eps={self.eps}")
+        if self.form == "A" and self.prior == "learned_diagonal":
+            raise ValueError(
+                "form A with a learned prior is vacuous: the prior can equal the posterior and the KL stays 0; "
+                "use prior='standard_normal' or form B or C"
+            )
+        if self.placement == "internal" and self.statistics == "batch":
+            raise ValueError(
+                "batch statistics over padded sequences are not offered inside the encoder; use layer, rms"
+            )
+
+    @property
+    def properties(self) -> frozenset[str]:
+        held = set() if self.form == "C" else {"identity_at_init", "deterministic"}
+        return frozenset(held | ({"batch_invariant"} if self.statistics != "batch" and self.form != "C" else set()))
+
+    def attach(self, model: nn.Module) -> list[str]:
+        """Insert the layer before the head (pooled) or replace the encoder's norms (internal)."""
+        if self.placement == "pooled":
+            path = insert_before_head(model, lambda size: KLNormLayer(size, self))
+            return [f"form {self.form} layer before {path}"]
+        paths = [p for p in norm_paths(model) if _last_axis(model.get_submodule(p))]
+        if not paths:
+            raise ValueError(
+                f"no LayerNorm or RMSNorm found inside the encoder of {type(model).__name__}; use placement='pooled'"
+            )
+        for index, path in enumerate(paths):
+            old = model.get_submodule(path)
+            layer = KLNormLayer(old.weight.numel(), self, base=old, seed=self.seed + index)
+            layer.to(device=old.weight.device, dtype=old.weight.dtype).train(old.training)
+            replace_module(model, path, layer)
+        return [f"form {self.form} in place of {path}" for path in paths]
+
+
+class KLNormLayer(PenaltyLayer):
+    r"""One KL-Norm layer over the last axis; forms A, B, C.
+
+    Shapes: (batch, features) or (batch, length, features), unchanged. Arithmetic in at least float32, whatever
+    autocast says. With ``base`` (a normalisation layer) the output becomes :math:`b_0 + \gamma_0\,y`.
+    """
+
+    def __init__(self, features: int, config: KLNorm, base: nn.Module | None = None, seed: int | None = None) -> None:
+        super().__init__(Schedule(config.schedule, config.beta, config.warmup_steps))
+        self.config = config
+        self.features = features
+        eps = config.eps if base is None else getattr(base, "eps", getattr(base, "variance_epsilon", config.eps))
+        self.standardise = Standardiser(features, config.statistics, eps, config.groups)
+        if config.form == "A":
+            self.gamma = nn.Parameter(torch.ones(features))
+            self.bias = nn.Parameter(torch.zeros(features))
+        else:
+            sigma = 1.0 if config.form == "B" else SIGMA_C
+            generator = torch.Generator().manual_seed(config.seed if seed is None else seed)
+            self.heads = GaussianHeads(features, config.heads, config.rank, sigma, generator)
+        if config.prior == "learned_diagonal":
+            self.prior_mean = nn.Parameter(torch.zeros(features))
+            self.prior_raw_std = nn.Parameter(torch.full((features,), math.log(math.expm1(1.0))))
+        self.has_base = base is not None
+        if base is not None:
+            bias = getattr(base, "bias", None)
+            values = {"base_gamma": base.weight, "base_bias": torch.zeros_like(base.weight) if bias is None else bias}
+            for name, value in values.items():
+                value = value.detach().clone()
+                if config.train_base:
+                    self.register_parameter(name, nn.Parameter(value))
+                else:
+                    self.register_buffer(name, value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            y, mean, std = self._normalise(x.to(torch.promote_types(torch.float32, x.dtype)))
+            self.penalise(self._kl(mean, std))
+            if self.has_base:
+                y = self.base_bias + self.base_gamma * y
+        return y.to(x.dtype)
+
+    def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x_hat = self.standardise(x, update=self._open)
+        if self.config.form == "A":
+            return self.gamma * x_hat + self.bias, self.bias, self.gamma.abs()
+        offset, std = self.heads(x_hat)
+        if self.config.form == "B":
+            return offset + std * x_hat, offset, std
+        mean = x_hat + offset
+        return (mean + std * torch.randn_like(mean) if self.training else mean), mean, std
+
+    def _kl(self, mean: Tensor, std: Tensor) -> Tensor:
+        prior = (0.0, 1.0)
+        if self.config.prior == "learned_diagonal":
+            prior = (self.prior_mean, F.softplus(self.prior_raw_std))
+        kl = functional.kl_per_feature(mean, std, *prior)
+        if self.config.free_bits:
+            kl = kl.clamp_min(self.config.free_bits)
+        return kl.sum(-1)
+
+    def extra_repr(self) -> str:
+        c = self.config
+        return f"{self.features}, form={c.form}, statistics={c.statistics}, beta={c.beta}, schedule={c.schedule}"
+
+
+def _last_axis(norm: nn.Module) -> bool:
+    # A GroupNorm of a convolution normalises over channels and time; it is another operation.
+    return not isinstance(norm, nn.GroupNorm) and getattr(norm, "weight", None) is not None and norm.weight.ndim == 1

@@ -1,0 +1,55 @@
+"""MLPHead: as many parameters as KL-Norm's low-rank form B, no normalisation, no KL: the control for capacity."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from klnorm_lib.methods.contract import Method
+from klnorm_lib.methods.head import insert_before_head
+
+
+@dataclass(frozen=True)
+class MLPHead(Method):
+    """Residual two-layer network before the head's last Linear, of the same size as ``KLNorm(rank=rank)``.
+
+    Parameters: 4 rank features + 2 features, as the heads of KL-Norm's form B. Starts as the identity.
+    Raises ``ValueError`` for a rank below 1.
+    """
+
+    rank: int = 16
+    seed: int = 0
+
+    name = "mlp_head"
+    properties = frozenset({"identity_at_init", "deterministic", "batch_invariant"})
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"rank must be at least 1, got {self.rank}")
+
+    def attach(self, model: nn.Module) -> list[str]:
+        """Insert the network before the head."""
+        path = insert_before_head(model, lambda size: MLPLayer(size, self))
+        return [f"two-layer network without normalisation before {path}"]
+
+
+class MLPLayer(nn.Module):
+    r""":math:`y = e \odot x + V\,\mathrm{relu}(U x) + c` with V = 0, e = 1, c = 0 at first.
+
+    Shapes: (..., features), unchanged; U (2 rank, features), V (features, 2 rank).
+    """
+
+    def __init__(self, features: int, config: MLPHead) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(config.seed)
+        self.inner = nn.Parameter(torch.randn(2 * config.rank, features, generator=generator) / math.sqrt(features))
+        self.outer = nn.Parameter(torch.zeros(features, 2 * config.rank))
+        self.scale = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x + F.linear(F.relu(F.linear(x, self.inner)), self.outer, self.bias)

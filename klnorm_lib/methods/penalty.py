@@ -1,0 +1,130 @@
+"""Layers that earn a penalty, the bookkeeping between them and the model's forward, and the penalty's own type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from klnorm_lib.methods.schedule import Schedule
+
+
+class PenaltyLayer(nn.Module):
+    """Base of every layer with a penalty; the model's forward opens it, collects, and closes it.
+
+    The step counter is a buffer, so that a resumed run continues its schedule where it stopped.
+    """
+
+    added_by_klnorm = True
+    samples = 1
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self.penalties: list[Tensor] = []
+        self._open = False
+        self._started = False
+        self._first_version: int | None = None
+        self._grad_expected = False
+        self._repeats = 1
+        self._positions: Callable[[int], Tensor | None] | None = None
+
+    def enter(self, samples: int, grad_expected: bool, positions: Callable[[int], Tensor | None]) -> None:
+        """Open the layer for one forward of the model."""
+        self.penalties, self._open = [], True
+        self._repeats = min(samples, self.samples) if samples > 1 else 1
+        self._grad_expected, self._positions = grad_expected, positions
+
+    def leave(self) -> None:
+        """Close it: a recomputation during backward neither penalises twice nor updates statistics twice.
+
+        The positions stay, because that recomputation must save the very tensors of the first pass.
+        """
+        self.penalties, self._open = [], False
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"penalties": [], "_positions": None}
+
+    def advance(self, step: int | None = None) -> None:
+        """One optimiser step has passed (or: ``step`` of them since training began)."""
+        self._started = True
+        if step is None:
+            self.step += 1
+        else:
+            self.step.fill_(step)
+
+    def positions(self, x: Tensor) -> Tensor | None:
+        """Real positions of ``x`` (batch, length, features) as (batch, length) bool; None if all are real."""
+        return self._positions(x.shape[1]) if self._positions is not None and x.ndim == 3 else None
+
+    def penalise(self, kl: Tensor) -> None:
+        """Add beta times the mean of ``kl``, shape () or (batch,) or (batch, length), to the model's penalty.
+
+        Over positions the mean is taken inside each sequence first, real positions only, so that an example's
+        share does not depend on its neighbours' lengths.
+        """
+        if self._open and self.training and self._grad_expected and not torch.is_grad_enabled():
+            raise RuntimeError(
+                "a penalised layer runs inside reentrant gradient checkpointing, which would lose its gradient "
+                "silently; pass gradient_checkpointing_kwargs={'use_reentrant': False}"
+            )
+        if self._open:
+            self._check_started()
+        if kl.ndim == 2:
+            mask = self.positions(kl.unsqueeze(-1))
+            weight = torch.ones_like(kl) if mask is None else mask.to(kl)
+            kl = (kl * weight).sum(1) / weight.sum(1).clamp_min(1.0)
+        weighted = self.schedule.beta_at(self.step) * kl.mean()
+        if self._open:
+            self.penalties.append(weighted)
+
+    def _check_started(self) -> None:
+        if self._started or self.schedule.kind == "constant" or not (self.training and self._grad_expected):
+            return
+        version = sum(p._version for p in self.parameters())
+        if self._first_version is None:
+            self._first_version = version
+        elif version != self._first_version:
+            raise RuntimeError(
+                f"the {self.schedule.kind} schedule of beta was never started: parameters have moved, yet no step was "
+                "counted. Pass callbacks=report.callbacks to the Trainer, or call report.step() after optimizer.step()"
+            )
+
+
+class Penalty(Tensor):
+    """The auxiliary loss as handed to the user: an ordinary scalar that refuses to be counted twice."""
+
+    @staticmethod
+    def wrap(value: Tensor) -> Tensor:
+        """``value`` as a ``Penalty``, sharing its graph."""
+        return value.as_subclass(Penalty)
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") in {"add", "__add__", "__radd__", "__iadd__", "add_"} and len(args) > 1:
+            first, second = args[:2]
+            own, other = (first, second) if isinstance(first, Penalty) else (second, first)
+            if isinstance(other, Tensor) and _holds(other, own):
+                raise RuntimeError(
+                    "the auxiliary loss is already inside outputs.loss (training mode); adding it again counts it "
+                    "twice. Use it for logging, or add it to a loss computed from the logits yourself"
+                )
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **(kwargs or {}))
+        return result.as_subclass(Tensor) if isinstance(result, Penalty) and result is not args[0] else result
+
+
+def _holds(loss: Tensor, penalty: Tensor, depth: int = 8) -> bool:
+    """Whether the penalty's node is an ancestor of ``loss`` within ``depth`` operations (scaled, averaged losses)."""
+    with torch._C.DisableTorchFunctionSubclass():
+        wanted, front = penalty.grad_fn, {loss.grad_fn}
+    # A Penalty is a view of the sum, so the node to look for is the one below its alias.
+    wanted = {wanted} | ({node for node, _ in wanted.next_functions} if wanted is not None else set())
+    wanted.discard(None)
+    for _ in range(depth):
+        if wanted & front:
+            return True
+        front = {node for f in front if f is not None for node, _ in f.next_functions} - {None}
+    return False

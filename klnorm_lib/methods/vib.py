@@ -1,0 +1,101 @@
+r"""VIB: a variational information bottleneck before the classifier, the ancestor of KL-Norm.
+
+After Mahabadi, Belinkov and Henderson, "Variational Information Bottleneck for Effective Low-Resource
+Fine-Tuning" (arXiv 2106.05469). The pooled vector is compressed by a two-layer network to
+:math:`z = \mu + \sigma\epsilon \in \mathbb R^K`, :math:`\sigma = \mathrm{softplus}(\cdot)`, and a fresh classifier
+reads z; the prior :math:`\mathcal N(\mu_p, \mathrm{softplus}(s_p)^2)` is learned.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from klnorm_lib import functional
+from klnorm_lib.methods.contract import Method
+from klnorm_lib.methods.head import insert_before_head
+from klnorm_lib.methods.penalty import PenaltyLayer
+from klnorm_lib.methods.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class VIB(Method):
+    """Information bottleneck of width ``bottleneck``; cross-entropy averaged over ``samples`` draws plus beta KL.
+
+    ``schedule`` as in ``KLNorm`` (linear: beta grows over ``warmup_steps`` optimiser steps; the authors' code lets
+    it grow with the epoch). ``seed`` initialises the new layers. Evaluation uses z = mu.
+    Raises ``ValueError`` for a bottleneck or samples below 1, a negative beta or an unknown schedule.
+    """
+
+    bottleneck: int = 144
+    beta: float = 1e-5
+    samples: int = 5
+    schedule: str = "linear"
+    warmup_steps: int = 100
+    seed: int = 0
+
+    name = "vib"
+
+    def __post_init__(self) -> None:
+        if self.bottleneck < 1 or self.samples < 1:
+            raise ValueError(
+                f"bottleneck and samples must be at least 1, got bottleneck={self.bottleneck}, samples={self.samples}"
+            )
+        Schedule(self.schedule, self.beta, self.warmup_steps)
+
+    def attach(self, model: nn.Module) -> list[str]:
+        """Insert the bottleneck and a fresh classifier from K features."""
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def classifier(old: nn.Linear) -> nn.Linear:
+            new = nn.Linear(self.bottleneck, old.out_features, bias=old.bias is not None)
+            _draw(new, generator)
+            return new.to(device=old.weight.device, dtype=old.weight.dtype)
+
+        path = insert_before_head(model, lambda size: VIBLayer(size, self, generator), classifier)
+        return [f"bottleneck of {self.bottleneck} before {path}, which is replaced by a fresh classifier"]
+
+
+class VIBLayer(PenaltyLayer):
+    r"""Pooled vector -> MLP (hidden -> i -> h, ReLU) -> mu, sigma -> z.
+
+    h = (hidden + K)//2, i = (h + hidden)//2. Shapes: (batch, hidden) -> (batch, K); in training with labels
+    (samples * batch, K), samples outermost, for which the model's forward repeats the labels.
+    """
+
+    def __init__(self, features: int, config: VIB, generator: torch.Generator) -> None:
+        super().__init__(Schedule(config.schedule, config.beta, config.warmup_steps))
+        self.samples = config.samples
+        h = (features + config.bottleneck) // 2
+        i = (h + features) // 2
+        self.encoder = nn.Sequential(nn.Linear(features, i), nn.ReLU(), nn.Linear(i, h), nn.ReLU())
+        self.mean = nn.Linear(h, config.bottleneck)
+        self.raw_std = nn.Linear(h, config.bottleneck)
+        self.prior_mean = nn.Parameter(torch.zeros(config.bottleneck))
+        self.prior_raw_std = nn.Parameter(torch.full((config.bottleneck,), math.log(math.expm1(1.0))))
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                _draw(module, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 2:
+            raise ValueError(f"VIB needs one pooled vector an example, (batch, features); got shape {tuple(x.shape)}")
+        hidden = self.encoder(x)
+        mean, std = self.mean(hidden), F.softplus(self.raw_std(hidden).float())
+        self.penalise(functional.kl_diag_gaussian(mean, std, self.prior_mean, F.softplus(self.prior_raw_std.float())))
+        if not self.training:
+            return mean
+        mean, std = mean.repeat(self._repeats, 1), std.to(mean.dtype).repeat(self._repeats, 1)
+        return mean + std * torch.randn_like(mean)
+
+
+def _draw(linear: nn.Linear, generator: torch.Generator) -> None:
+    """torch's own initialisation of a Linear, from a generator of its own."""
+    bound = 1 / math.sqrt(linear.in_features)
+    with torch.no_grad():
+        for parameter in linear.parameters():
+            parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
