@@ -5,8 +5,10 @@ Only the abstract was available to us: these are three readings of it, not the p
 the standardised activation :math:`\hat x` and add :math:`\beta\,\mathrm{KL}(q\,\|\,\text{prior})` to the loss:
 
 * A, static affine: :math:`y = \gamma\hat x + b`, :math:`q = \mathcal N(b, \gamma^2)`.
-* B, input-dependent affine (default): :math:`y = \mu(\hat x) + \sigma(\hat x)\,\hat x`, :math:`q = \mathcal N(\mu, \sigma^2)`.
-* C, normalise, then sample: :math:`z = \mu(\hat x) + \sigma(\hat x)\,\epsilon` in training, :math:`z = \mu` in evaluation.
+* B, input-dependent affine (default): :math:`y = \mu(\hat x) + \sigma(\hat x)\,\hat x`,
+  :math:`q = \mathcal N(\mu, \sigma^2)`.
+* C, normalise, then sample: :math:`z = \mu(\hat x) + \sigma(\hat x)\,\epsilon` in training,
+  :math:`z = \mu` in evaluation.
 
 Derived in chapter 05, built in chapter 06.
 """
