@@ -71,8 +71,8 @@ def public_names(module: str) -> dict[str, object]:
 def library() -> str:
     """The reference of every public function and class, from its docstring."""
     parts = [
-        "# Library reference\n\nEvery public name of `klnorm_lib`, floor by floor; a module imports only from the floors "
-        "above it on this page. Formulas stand where they are computed, and the chapters derive them.\n"
+        "# Library reference\n\nEvery public name of `klnorm_lib`, floor by floor; a module imports only from floors above "
+        "it on this page. Formulas stand where they are computed, and the chapters derive them.\n"
     ]
     for module in public_modules():
         names = public_names(module)
