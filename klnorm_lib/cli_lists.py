@@ -1,0 +1,74 @@
+"""What the listing commands of the command line show, as plain rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from klnorm_lib.study.progress import show
+from klnorm_lib.study.record import Record
+
+
+def mirrors() -> list[Path]:
+    """The folders that ``KLNORM_MIRROR`` names."""
+    return [Path(part).expanduser() for part in os.environ.get("KLNORM_MIRROR", "").split(os.pathsep) if part]
+
+
+def method_rows() -> list[dict[str, Any]]:
+    """Every method: name, one line of its docstring, hyperparameters with their defaults."""
+    from klnorm_lib import methods
+
+    rows = [{"name": "plain", "description": "No method: the encoder and its own head.", "version": 1, "fields": {}}]
+    for name in methods.names():
+        if name == "plain":
+            continue
+        cls = methods.REGISTRY[name]
+        rows.append(
+            {
+                "name": name,
+                "description": (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " "),
+                "version": cls.version,
+                "fields": {f.name: _default(f) for f in dataclasses.fields(cls)},
+            }
+        )
+    return rows
+
+
+def _default(field: dataclasses.Field) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return None if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def encoder_rows() -> list[dict[str, str]]:
+    """Built-in encoders and those in the mirror folders."""
+    from klnorm_lib import encoders
+
+    rows = [{"name": name, "source": "built-in"} for name in encoders.names()]
+    for folder in mirrors():
+        found = sorted(path for path in (folder / "models").glob("*") if (path / "config.json").is_file())
+        rows += [{"name": path.name.replace("--", "/", 1), "source": "mirror"} for path in found]
+    return rows
+
+
+def record_table(record: Record, table_of) -> Table:
+    """A record's numbers on train, validation, test and each out-of-domain set, one row a metric."""
+    splits = {"train": record.train, "validation": record.validation, "test": record.test}
+    splits.update({f"ood/{name}": scores for name, scores in record.ood.items()})
+    names = list(dict.fromkeys(name for scores in splits.values() for name in scores))
+    ece = {"test": record.calibration["test"].get("ece")}
+    ece.update({f"ood/{name}": scores.get("ece") for name, scores in record.calibration["ood"].items()})
+    columns = [*names, *(["ece"] if record.calibration["test"] else [])]
+    table = table_of("rows", "n", *columns)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for split, scores in splits.items():
+        values = [*(scores.get(name) for name in names), *([ece.get(split)] if "ece" in columns else [])]
+        style = "bold" if split == "test" else None
+        table.add_row(split, f"{record.rows[split]:,}", *map(show, values), style=style)
+    return table

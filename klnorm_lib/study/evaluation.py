@@ -1,0 +1,93 @@
+"""From a model and rows to predictions and their metrics; nothing here draws a random number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from klnorm_lib.study import metrics
+from klnorm_lib.study.errors import ADVICE, NotFiniteError
+
+EVALUATION_BATCH = 64
+
+
+def tokenise(processor, split, columns: Sequence[str], max_length: int):
+    """A split as token ids and ``label``; padding is left to the batch. ``columns``: one or two text columns."""
+    import datasets
+
+    texts = [list(map(str, split[column])) for column in columns]
+    encoded = processor(*texts, truncation=True, max_length=max_length)
+    return datasets.Dataset.from_dict({**encoded, "label": list(split["label"])})
+
+
+def predict(model, rows, collator, step: int = 0) -> np.ndarray:
+    """Logits (rows, outputs) in float32, evaluation mode, rows of similar length together.
+
+    ``step`` is named in the ``NotFiniteError`` that a NaN or infinite logit raises.
+    """
+    import torch
+
+    was_training = model.training
+    model.eval()
+    columns = [name for name in rows.column_names if name != "label"]
+    examples = list(rows.select_columns(columns))
+    order = np.argsort([len(example["input_ids"]) for example in examples], kind="stable")
+    device = next(model.parameters()).device
+    pieces = []
+    try:
+        with torch.no_grad():
+            for start in range(0, len(order), EVALUATION_BATCH):
+                batch = collator([examples[i] for i in order[start : start + EVALUATION_BATCH]])
+                output = model(**{name: value.to(device) for name, value in batch.items()})
+                pieces.append(output.logits.float().cpu().numpy())
+    finally:
+        model.train(was_training)
+    sorted_logits = np.concatenate(pieces)
+    if not np.isfinite(sorted_logits).all():
+        raise NotFiniteError(f"a prediction is NaN or infinite at step {step}. {ADVICE}", step)
+    logits = np.empty_like(sorted_logits)
+    logits[order] = sorted_logits
+    return logits
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Class probabilities (rows, classes) in float64."""
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    exponent = np.exp(shifted)
+    return exponent / exponent.sum(-1, keepdims=True)
+
+
+def merge(probabilities: np.ndarray, groups: Sequence[Sequence[int]]) -> np.ndarray:
+    """Probabilities of out-of-domain classes: each the sum over the training labels it stands for.
+
+    Shapes: (rows, training labels) -> (rows, groups). Training labels that no group names are left out, and the rest
+    is divided by its sum.
+    """
+    merged = np.stack([probabilities[:, list(group)].sum(-1) for group in groups], axis=-1)
+    return merged / np.clip(merged.sum(-1, keepdims=True), 1e-300, None)
+
+
+def score(names: Sequence[str], logits: np.ndarray, labels: Sequence, regression: bool) -> dict[str, float | None]:
+    """Metrics and mean loss: ``nll`` (nats) for classes, ``mse`` for values."""
+    if regression:
+        values = logits[:, 0].astype(np.float64)
+        result = metrics.compute(names, values, [float(v) for v in labels])
+        return {**result, "mse": float(np.mean((values - np.asarray(labels, dtype=np.float64)) ** 2))}
+    probabilities = softmax(logits)
+    return score_probabilities(names, probabilities, np.asarray(labels))
+
+
+def score_probabilities(names: Sequence[str], probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Metrics of the most probable class, and ``nll`` in nats."""
+    result = metrics.compute(names, probabilities.argmax(-1).tolist(), [int(v) for v in labels])
+    return {**result, "nll": metrics.negative_log_likelihood(probabilities, labels)}
+
+
+def calibration(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Expected calibration error (15 equal-width bins) and negative log-likelihood (nats)."""
+    return {
+        "ece": metrics.expected_calibration_error(probabilities, labels),
+        "nll": metrics.negative_log_likelihood(probabilities, labels),
+    }

@@ -1,0 +1,293 @@
+"""One run, from its name to its record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from klnorm_lib.study import machine, own_data, store
+from klnorm_lib.study.errors import NotFiniteError
+from klnorm_lib.study.progress import Reporter, show
+from klnorm_lib.study.record import Record
+from klnorm_lib.study.spec import Run, portable_encoder, thaw
+
+
+@dataclass
+class _Inputs:
+    """What a run needs before any training; enough to tell its hash."""
+
+    task: Any
+    data: Any
+    provenance: dict[str, Any]
+    encoder: Any
+    method: Any
+    device: str
+
+
+def run(run: Run, records: str | Path | None = None, progress: bool = True) -> Record:
+    """Carry out a run, or return its record if ``records`` already holds it finished.
+
+    Data, encoder and method are loaded, the stock ``Trainer`` trains, the weights that did best on the validation
+    rows are restored, and the test and out-of-domain rows are then predicted, once. The record is appended to the
+    JSON-lines file ``records`` (``None``: kept in memory only). The same run on the same machine with the same number
+    of threads gives the same numbers.
+
+    Raises ``ValueError`` or ``FileNotFoundError`` for an unknown task, encoder or method before anything is trained,
+    and ``NotFiniteError`` if the loss becomes NaN or infinite; a failure during training is recorded before it is
+    raised, and does not keep the run from being tried again.
+    """
+    reporter = Reporter(progress)
+    started = time.perf_counter()
+    inputs = _load(run)
+    blank = _blank_record(run, inputs)
+    stored = store.finished(records, blank.hash)
+    if stored is not None:
+        reporter.say(
+            f"[green]already done[/]: {records} holds this run ({stored.hash[:12]}, {stored.created[:19]} UTC)"
+        )
+        return stored
+    reporter.say(_headline(run, inputs, blank))
+    try:
+        _fill(blank, run, inputs, reporter, started)
+    except Exception as error:
+        blank.status = "failed"
+        step = error.step if isinstance(error, NotFiniteError) else None
+        blank.error = {"type": type(error).__name__, "message": str(error)[:2000], "step": step}
+        blank.time["total_seconds"] = round(time.perf_counter() - started, 3)
+        if records is not None:
+            store.append(records, blank)
+        raise
+    finally:
+        reporter.stop()
+    if records is not None:
+        store.append(records, blank)
+    return blank
+
+
+def run_hash(run: Run) -> str:
+    """The hash by which a finished run is found again; loads the data and looks at the weights to tell it."""
+    return _blank_record(run, _load(run)).hash
+
+
+def _load(run: Run) -> _Inputs:
+    from klnorm_lib import encoders, methods, tasks
+
+    device = machine.pick_device(run.device)
+    method = methods.build(run.method, **_method_args(run))
+    if run.data is not None:
+        task, data, provenance = own_data.load(run)
+    else:
+        task = tasks.spec(run.task)
+        data, provenance = tasks.load_with_provenance(run.task, run.size, run.split_seed, run.source)
+    return _Inputs(task, data, provenance, encoders.resolve(run.encoder, run.encoder_source), method, device)
+
+
+def _method_args(run: Run) -> dict[str, Any]:
+    """The hyperparameters given; a method with draws of its own draws by the run's seed unless told otherwise."""
+    from klnorm_lib import methods
+
+    given = thaw(run.method_args)
+    if run.method in methods.REGISTRY and any(f.name == "seed" for f in fields(methods.REGISTRY[run.method])):
+        given.setdefault("seed", run.seed)
+    return given
+
+
+def _method_dict(run: Run, inputs: _Inputs) -> dict[str, Any]:
+    from klnorm_lib import methods
+
+    values = thaw(methods.to_dict(inputs.method))
+    values.pop("name", None)
+    version = 1 if inputs.method is None else inputs.method.version
+    return {"name": run.method, "version": version, "fields": values, "changed": [], "added_parameters": None}
+
+
+def _blank_record(run: Run, inputs: _Inputs) -> Record:
+    method = _method_dict(run, inputs)
+    asked = run.to_dict()
+    provenance = {key: value for key, value in inputs.provenance.items() if key not in ("size", "split_seed")}
+    hardware = {**machine.hardware(), "device": inputs.device}
+    decides = {
+        # a default written out is the same run, and the weights' checksum says more than where they were found
+        "run": {k: v for k, v in asked.items() if k not in ("method_args", "device", "source", "encoder_source")},
+        "method": {key: method[key] for key in ("name", "version", "fields")},
+        "data": provenance["checksums"],
+        "weights": inputs.encoder.sha256 or inputs.encoder.revision,
+        "device": inputs.device,
+        "threads": hardware["threads"],
+    }
+    canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return Record(
+        hash=hashlib.sha256(canonical.encode()).hexdigest(),
+        status="finished",
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        run=asked,
+        task={
+            "name": inputs.task.name,
+            "kind": inputs.task.kind,
+            "primary_metric": inputs.task.metrics[0],
+            **provenance,
+        },
+        encoder={**inputs.encoder.provenance(), "name": portable_encoder(run.encoder)},
+        method=method,
+        versions=machine.versions(),
+        hardware=hardware,
+        rows={name: len(split) for name, split in inputs.data.items()},
+    )
+
+
+def _headline(run: Run, inputs: _Inputs, record: Record) -> str:
+    rows = record.rows
+    return (
+        f"[bold]{record.task['name']}[/] ({inputs.provenance['source']}: {rows['train']} train, "
+        f"{rows['validation']} validation, {rows['test']} test)  ·  [bold]{record.encoder['name']}[/] "
+        f"({inputs.encoder.source})  ·  [bold]{run.method}[/]  ·  seed {run.seed}"
+    )
+
+
+def _fill(record: Record, run: Run, inputs: _Inputs, reporter: Reporter, started: float) -> None:
+    """Train and measure; writes the outcome into ``record``."""
+    from transformers import DataCollatorWithPadding, set_seed
+
+    from klnorm_lib.study import evaluation, training
+
+    task, regression = inputs.task, inputs.task.label_names is None
+    if inputs.device == "cuda":
+        machine.forget_peak_memory()
+    with _quiet():
+        set_seed(run.seed)
+        model, processor = _model(run, task)
+        callbacks = _apply(model, inputs.method, record)
+        length = _length(run, model, processor)
+        rows = {
+            name: evaluation.tokenise(processor, split, task.text_columns, length)
+            for name, split in inputs.data.items()
+        }
+    collator = DataCollatorWithPadding(processor)
+
+    def validate(model, step: int) -> dict[str, float | None]:
+        logits = evaluation.predict(model, rows["validation"], collator, step)
+        return evaluation.score(task.metrics, logits, rows["validation"]["label"], regression)
+
+    watch = training.LossWatch(_penalty if inputs.method is not None else None)
+    evaluator = training.Evaluator(run, task.metrics[0], validate, watch, reporter)
+    handle = model.register_forward_hook(watch)
+    reporter.start(run.steps)
+    begun = time.perf_counter()
+    try:
+        with _quiet(), machine.deterministic(inputs.device):
+            training.train(run, model, processor, rows["train"], evaluator, callbacks, inputs.device)
+    finally:
+        handle.remove()
+        record.evaluations = evaluator.history
+    record.time["train_seconds"] = round(time.perf_counter() - begun, 3)
+    reporter.stop()
+
+    evaluator.restore(model)
+    record.selected = evaluator.best
+    record.validation = next(e for e in evaluator.history if e["step"] == evaluator.best["step"])["validation"]
+    _measure(record, task, regression, model, rows, collator)
+    record.memory = {"peak_bytes": (peak := machine.peak_memory(inputs.device))["bytes"], "what": peak["what"]}
+    record.time["total_seconds"] = round(time.perf_counter() - started, 3)
+    primary = record.task["primary_metric"]
+    reporter.say(
+        f"[green]done[/] in {record.time['total_seconds']:.1f} s: test {primary} {show(record.test[primary])} "
+        f"with the weights of step {record.selected['step']}"
+    )
+
+
+def _measure(record: Record, task, regression: bool, model, rows, collator) -> None:
+    """Train, test and out-of-domain rows, each predicted once with the selected weights."""
+    import numpy as np
+
+    from klnorm_lib.study import evaluation
+
+    logits = {name: evaluation.predict(model, split, collator) for name, split in rows.items() if name != "validation"}
+    for name in ("train", "test"):
+        setattr(record, name, evaluation.score(task.metrics, logits[name], rows[name]["label"], regression))
+    record.gap = {
+        name: None if None in (record.train[name], value) else record.train[name] - value
+        for name, value in record.test.items()
+    }
+    if not regression:
+        record.calibration["test"] = evaluation.calibration(
+            evaluation.softmax(logits["test"]), np.asarray(rows["test"]["label"])
+        )
+    for split in (name for name in rows if name.startswith("ood/")):
+        name = split.removeprefix("ood/")
+        if regression:
+            record.ood[name] = evaluation.score(task.metrics, logits[split], rows[split]["label"], True)
+            continue
+        known = task.ood[name]
+        merged = evaluation.merge(evaluation.softmax(logits[split]), known.groups)
+        labels = np.array([known.target[int(label)] for label in rows[split]["label"]])
+        record.ood[name] = evaluation.score_probabilities(task.metrics, merged, labels)
+        record.calibration["ood"][name] = evaluation.calibration(merged, labels)
+
+
+def _model(run: Run, task):
+    from klnorm_lib import encoders
+
+    names = None if task.label_names is None else [str(name) for name in task.label_names]
+    return encoders.load(run.encoder, task.num_labels, run.encoder_source, label_names=names)
+
+
+def _apply(model, method, record: Record) -> list:
+    from klnorm_lib import methods
+
+    before = sum(p.numel() for p in model.parameters())
+    # `plain` needs this as much as any method: without it the stock Trainer does not divide by the accumulation steps
+    model.accepts_loss_kwargs = False
+    report = methods.apply(model, method) if method is not None else None
+    total = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    added = total - before if report is None else report.added_parameters
+    record.parameters = {"total": total, "trainable": trainable, "added": added}
+    record.method["changed"] = [] if report is None else list(report.changed)
+    record.method["added_parameters"] = added
+    return [] if report is None else list(report.callbacks)
+
+
+def _penalty(model) -> float:
+    from klnorm_lib import methods
+
+    return float(methods.auxiliary_loss(model).detach())
+
+
+def _length(run: Run, model, processor) -> int:
+    """Tokens a row may have: what was asked, or what the encoder has positions for."""
+    limits = [run.max_length, getattr(processor, "model_max_length", run.max_length)]
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions and positions > 0:
+        # RoBERTa and its kin start counting after the padding id
+        offset = (model.config.pad_token_id or 0) + 1 if "roberta" in model.config.model_type else 0
+        limits.append(positions - offset)
+    return min(limits)
+
+
+class _quiet:
+    """Keeps the bars and start-up notes of the libraries below out of the way; warnings of ours still show."""
+
+    def __enter__(self):
+        import datasets
+        from transformers.utils import logging
+
+        self._level, self._bars = logging.get_verbosity(), datasets.are_progress_bars_disabled()
+        self._model_bars = logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        datasets.disable_progress_bars()
+
+    def __exit__(self, *error):
+        import datasets
+        from transformers.utils import logging
+
+        logging.set_verbosity(self._level)
+        if self._model_bars:
+            logging.enable_progress_bar()
+        if not self._bars:
+            datasets.enable_progress_bars()

@@ -1,0 +1,199 @@
+"""What a run is: the fields that decide its numbers, and nothing else."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+SOURCES = ("auto", "hub", "mirror", "built-in")
+SCHEDULES = ("linear", "constant", "cosine")
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+class FrozenArgs(Mapping):
+    """A read-only, hashable mapping of a method's hyperparameters."""
+
+    def __init__(self, values: Mapping[str, Any] = ()):
+        self._values = {key: _freeze(value) for key, value in sorted(dict(values).items())}
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._values.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._values)
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return FrozenArgs(value)
+    if isinstance(value, (list, tuple)):
+        return tuple(_freeze(item) for item in value)
+    return value
+
+
+def thaw(value: Any) -> Any:
+    """Plain dicts and lists again, ready for JSON."""
+    if isinstance(value, Mapping):
+        return {key: thaw(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [thaw(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fine-tuning run: everything that decides its numbers, apart from the machine.
+
+    ``task`` and ``size`` name the labelled rows (``size`` counts all of them, the fifth kept for validation included),
+    ``split_seed`` the draw of rows, ``seed`` the head, the order of rows, the dropout masks and, unless ``method_args``
+    has a seed of its own, what the method draws at set-up. The budget is ``steps``
+    optimiser steps of ``batch_size`` rows, the same for every method; ``gradient_accumulation`` computes each step in
+    so many equal parts. ``evaluations`` is how often the validation rows are looked at, evenly spaced, the last time
+    after the last step. ``data``, ``text``, ``text_pair`` and ``label`` name a file of your own and its columns; then
+    ``task`` is ``None``.
+
+    Raises ``ValueError`` for a field out of range, naming it.
+    """
+
+    task: str | None
+    encoder: str
+    method: str = "plain"
+    size: int | None = None
+    split_seed: int = 0
+    seed: int = 0
+    method_args: Mapping[str, Any] = field(default_factory=FrozenArgs)
+    source: str = "auto"
+    encoder_source: str = "auto"
+    steps: int = 200
+    batch_size: int = 16
+    gradient_accumulation: int = 1
+    learning_rate: float = 2e-5
+    weight_decay: float = 0.0
+    warmup_ratio: float = 0.0
+    schedule: str = "linear"
+    max_grad_norm: float = 1.0
+    max_length: int = 128
+    evaluations: int = 5
+    precision: str = "fp32"
+    device: str = "auto"
+    data: str | None = None
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("encoder", "data"):
+            value = getattr(self, name)
+            if isinstance(value, Path):
+                object.__setattr__(self, name, str(value))
+        object.__setattr__(self, "method_args", FrozenArgs(self.method_args))
+        self._check_names()
+        self._check_numbers()
+
+    def _check_names(self) -> None:
+        if self.data is None:
+            if not isinstance(self.task, str) or not self.task:
+                raise ValueError("a run needs a task (one of `klnorm tasks`) or a file of your own (data=...)")
+            given = [name for name in ("text", "text_pair", "label") if getattr(self, name) is not None]
+            if given:
+                raise ValueError(f"{', '.join(given)} name columns of a file of your own; set data=FILE as well")
+        else:
+            if self.task is not None:
+                raise ValueError(f"give either task={self.task!r} or data={self.data!r}, not both")
+            missing = [name for name in ("text", "label") if getattr(self, name) is None]
+            if missing:
+                raise ValueError(f"data={self.data!r} needs the column names too; set {', '.join(missing)}")
+        if not isinstance(self.encoder, str) or not self.encoder:
+            raise ValueError("a run needs an encoder: a hub id, a folder, or one of `klnorm encoders`")
+        if not isinstance(self.method, str) or not self.method:
+            raise ValueError("method must be a name; `klnorm methods` lists them, 'plain' means none")
+        for name, allowed in {
+            "source": SOURCES,
+            "encoder_source": SOURCES,
+            "schedule": SCHEDULES,
+            "precision": PRECISIONS,
+        }.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}")
+        if self.device not in ("auto", "cpu", "cuda", "mps"):
+            raise ValueError(f"device={self.device!r} is unknown; choose auto, cpu, cuda or mps")
+
+    def _check_numbers(self) -> None:
+        for name, least in {
+            "steps": 1,
+            "batch_size": 1,
+            "gradient_accumulation": 1,
+            "max_length": 4,
+            "evaluations": 1,
+            "seed": 0,
+            "split_seed": 0,
+        }.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if self.size is not None and (not isinstance(self.size, int) or isinstance(self.size, bool) or self.size < 2):
+            raise ValueError(f"size must be a whole number of at least 2 rows, or None for all, got {self.size!r}")
+        for name, positive in {"learning_rate": True, "weight_decay": False, "max_grad_norm": True}.items():
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or value != value or value < 0 or (positive and value == 0):
+                raise ValueError(f"{name} must be a {'positive' if positive else 'non-negative'} number, got {value!r}")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise ValueError(f"warmup_ratio is a share of the steps, between 0 and 1, got {self.warmup_ratio!r}")
+        if self.batch_size % self.gradient_accumulation:
+            raise ValueError(
+                f"gradient_accumulation={self.gradient_accumulation} does not divide batch_size={self.batch_size} "
+                "(rows per optimiser step); choose a divisor"
+            )
+        if self.evaluations > self.steps:
+            raise ValueError(f"evaluations={self.evaluations} is more than steps={self.steps}; lower it")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, JSON-ready, with folders and files of this machine written by a portable name."""
+        values = {f.name: thaw(getattr(self, f.name)) for f in fields(self)}
+        values["encoder"] = portable_encoder(self.encoder)
+        if self.data is not None:
+            values["data"] = Path(self.data).name
+        return values
+
+    def command(self, **names: str) -> str:
+        """The shell command that makes this run; options left at their defaults are not written."""
+        return command_of(self.to_dict(), **names)
+
+
+def portable_encoder(name: str) -> str:
+    """``.../models/org--name`` of a mirror is ``org/name``; any other folder goes by its last part."""
+    bare = name.removesuffix(":random")
+    path = Path(bare).expanduser()
+    if not path.is_dir():
+        return name
+    path = path.resolve()
+    short = path.name.replace("--", "/", 1) if path.parent.name == "models" else path.name
+    return short + name[len(bare) :]
+
+
+def command_of(run: Mapping[str, Any], records: str | None = None) -> str:
+    """The ``klnorm run`` command for the ``run`` part of a record."""
+    defaults = {f.name: f.default for f in fields(Run)}
+    words = ["klnorm", "run"]
+    for name, value in run.items():
+        always = name in ("task", "encoder", "method", "seed")
+        if value is None or name == "method_args" or (not always and value == defaults.get(name)):
+            continue
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    for key, value in run.get("method_args", {}).items():
+        words += ["--method-arg", f"{key}={value}"]
+    if records is not None:
+        words += ["--records", records]
+    return shlex.join(words)
