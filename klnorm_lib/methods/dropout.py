@@ -1,0 +1,132 @@
+"""Dropout at named sites of the encoder: one rate for all, or a rate a site.
+
+Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting"; the default rate is
+BERT's (Devlin et al. 2019). In training each element of a site's activation a is kept with probability 1 - p and
+scaled, so that its mean stays: y = a m / (1 - p), m ~ Bernoulli(1 - p). In evaluation y = a. Models come with such
+sites already; the method sets their rates, and then measures in a forward pass that every site took its rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import ClassVar
+
+from torch import nn
+
+from klnorm_lib.methods.contract import Method
+from klnorm_lib.methods.sites import Site, dropout_sites, encoder_of
+from klnorm_lib.probes import rates as measured
+
+DEFAULT_P = 0.1
+
+
+class FrozenRates(dict):
+    """Site name -> rate, hashable and read-only; compares and serialises like a dict."""
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.items()))
+
+    def _refuse(self, *args, **kwargs):
+        raise TypeError("the rates of a method cannot be changed; make a new Dropout(rates=...)")
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
+
+    def __reduce__(self):
+        return FrozenRates, (dict(self),)
+
+
+@dataclass(frozen=True)
+class Dropout(Method):
+    """Set the encoder's dropout rates: ``Dropout(p=0.05)`` at every site, ``Dropout(rates={site: p})`` at those named.
+
+    ``p``: probability, for every site; unused, and None, when ``rates`` is given. ``rates``: site name -> probability;
+    sites that are not named keep theirs. ``klnorm_lib.effective_rates(model)`` lists a model's sites. Dropout of the
+    classifier, pooler dropout and layer-drop are left alone. A rate of 1 is allowed and zeroes the site in training:
+    at ``attention_output`` or ``ffn_output`` the residual stream goes on without the block; at ``embeddings`` nothing
+    of the input is left.
+
+    Raises ``ValueError`` for a rate outside [0, 1] or NaN, for no rate at all, and for both ``p`` and ``rates``;
+    ``TypeError`` for a rate that is not a number. ``attach`` raises ``ValueError`` for an unknown site or a model
+    without sites, and ``RuntimeError`` when a measured rate is not the one asked for.
+    """
+
+    name: ClassVar[str] = "dropout"
+    version: ClassVar[int] = 1
+    properties: ClassVar[frozenset[str]] = frozenset({"identity_at_init"})
+
+    p: float | None = DEFAULT_P
+    rates: Mapping[str, float] | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        if self.rates is None:
+            if self.p is None:
+                raise ValueError("Dropout needs a rate: give p (every site) or rates (site name -> p)")
+            object.__setattr__(self, "p", _probability(self.p, "p"))
+            return
+        if not isinstance(self.rates, Mapping):
+            raise TypeError(f"rates must map site names to rates, got {type(self.rates).__name__}")
+        if not self.rates:
+            raise ValueError("rates names no site; give at least one, or p for every site")
+        if self.p not in (None, DEFAULT_P):
+            raise ValueError(f"give p or rates, not both (got p={self.p} and rates for {len(self.rates)} sites)")
+        rates = {str(site): _probability(p, f"the rate of {site}") for site, p in self.rates.items()}
+        object.__setattr__(self, "p", None)
+        object.__setattr__(self, "rates", FrozenRates(rates))
+
+    def attach(self, model: nn.Module) -> list[str]:
+        """Set the rates of ``model`` in place, measure that they took, and return "site: old -> new" lines.
+
+        The measurement is one small forward pass of the encoder. It is left out only when parameters are on the
+        meta device, where nothing can run; measure such a model with ``effective_rates`` once it has weights.
+        On an error the model keeps the rates that it had.
+        """
+        sites = dropout_sites(model)
+        wanted = self._wanted(sites)
+        before = {rate: rate.get() for name in wanted for rate in sites[name].rates}
+        lines = [f"{name}: {sites[name].get():g} -> {p:g}" for name, p in wanted.items()]
+        undo = model.__dict__.get("_klnorm_undo")
+        if undo is not None:  # inside apply(): a method that fails after this one takes the rates back as well
+            undo += [(rate.module, rate.attribute, old) for rate, old in before.items()]
+        try:
+            for name, p in wanted.items():
+                sites[name].set(p)
+            if not any(parameter.is_meta for parameter in encoder_of(model).parameters()):
+                _check(model, wanted)
+        except Exception:
+            for rate, old in before.items():
+                rate.set(old)
+            raise
+        return lines
+
+    def _wanted(self, sites: Mapping[str, Site]) -> dict[str, float]:
+        if self.rates is None:
+            return dict.fromkeys(sites, self.p)
+        unknown = sorted(set(self.rates) - set(sites))
+        if unknown:
+            raise ValueError(f"unknown dropout site {', '.join(unknown)}; this model has {', '.join(sites)}")
+        return {name: self.rates[name] for name in sites if name in self.rates}
+
+
+def _check(model: nn.Module, wanted: Mapping[str, float]) -> None:
+    wrong = [
+        f"{reading.site}: {reading.p:g} runs in {reading.where}, {wanted[reading.site]:g} was set"
+        for reading in measured.readings(model)
+        if reading.site in wanted and not math.isclose(reading.p, wanted[reading.site], abs_tol=1e-9)
+    ]
+    if wrong:
+        raise RuntimeError(
+            f"dropout did not take at {len(wrong)} place(s): {'; '.join(wrong[:6])}. The model's code reads its rate "
+            "from somewhere else, often a copy frozen at construction: set the rate in the config before the model "
+            'is built, or load it with attn_implementation="eager"'
+        )
+
+
+def _probability(value: object, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{what} must be a number between 0 and 1, got {value!r}")
+    if not 0.0 <= value <= 1.0:  # false for NaN as well
+        raise ValueError(f"{what} must lie in [0, 1], got {value}")
+    return float(value)

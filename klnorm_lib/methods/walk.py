@@ -1,0 +1,78 @@
+"""Finding one's way in a model that may be wrapped: peft, DataParallel, torch.compile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The transformers model inside peft, ``DataParallel`` and ``torch.compile`` wrappers, in any nesting.
+
+    Raises ``TypeError`` if what is inside is not a transformers model.
+    """
+    from transformers import PreTrainedModel
+
+    inner = model
+    while not isinstance(inner, PreTrainedModel):
+        if hasattr(inner, "get_base_model"):  # peft; prompt methods forward unknown attributes, so this comes first
+            inner = inner.get_base_model()
+        elif isinstance(inner, nn.Module) and isinstance(inner._modules.get("module"), nn.Module):
+            inner = inner.module
+        elif isinstance(inner, nn.Module) and isinstance(inner._modules.get("_orig_mod"), nn.Module):
+            inner = inner._orig_mod
+        else:
+            raise TypeError(
+                f"expected a Hugging Face transformers model, bare or wrapped in peft, got {type(inner).__name__}"
+            )
+    return inner
+
+
+def encoder_of(model: nn.Module) -> nn.Module:
+    """The encoder without its head, e.g. ``model.bert``; a bare encoder is its own."""
+    return unwrap(model).base_model
+
+
+@dataclass(frozen=True)
+class Place:
+    """A module, its real dotted ``path`` and its ``role``: the path that it would have without peft's wrappers."""
+
+    path: str
+    role: str
+    module: nn.Module
+
+
+def places(module: nn.Module, path: str = "", role: str = "") -> Iterator[Place]:
+    """All modules that take part in the forward pass, outermost first, in registration order.
+
+    Of a module that peft keeps twice only the active copy is visited; of a layer that peft adapts, the layer and
+    the base layer below it, not the adapter. Layers that our own methods added are left out.
+    """
+    if getattr(module, "added_by_klnorm", False):
+        return
+    if "original_module" in module._modules:
+        name, module = _active_copy(module)
+        yield from places(module, join(path, name), role)
+        return
+    yield Place(path, role, module)
+    if "base_layer" in module._modules:
+        yield from places(module.base_layer, join(path, "base_layer"), role)
+        return
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from places(child, join(path, name), join(role, name))
+
+
+def join(path: str, name: str) -> str:
+    """``path.name``, or ``name`` at the root."""
+    return f"{path}.{name}" if path else name
+
+
+def _active_copy(wrapper: nn.Module) -> tuple[str, nn.Module]:
+    copies = wrapper._modules.get("modules_to_save")
+    active = wrapper.active_adapters
+    if copies is None or wrapper.disable_adapters or not active or active[0] not in copies:
+        return "original_module", wrapper.original_module
+    return f"modules_to_save.{active[0]}", copies[active[0]]
