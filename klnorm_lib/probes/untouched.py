@@ -18,7 +18,7 @@ _RANDOM_PARTS = {"layerdrop": 0.0, "encoder_layerdrop": 0.0, "apply_spec_augment
 
 @contextmanager
 def training_mode(encoder: nn.Module) -> Iterator[None]:
-    """Training mode without gradient, layer-drop and SpecAugment; on leaving, also by an error, all is as it was.
+    """Training mode without gradient, checkpointing, layer-drop and SpecAugment; on leaving, also by an error, all is as it was.
 
     Kept are the training flag of every module, buffers, the config, and the generators of torch (CPU and the
     encoder's accelerators), numpy and Python.
@@ -28,10 +28,14 @@ def training_mode(encoder: nn.Module) -> Iterator[None]:
     buffers = [(buffer, buffer.clone()) for buffer in encoder.buffers() if not buffer.is_meta]
     config = encoder.config
     settings = {name: getattr(config, name) for name in _RANDOM_PARTS if hasattr(config, name)}
+    # Nothing is recomputed without gradients, and reentrant checkpointing would warn about just that.
+    checkpointed = [module for module in modules if getattr(module, "gradient_checkpointing", False)]
     # Penalised layers remember the mask of the last batch, which is not the mask of what runs in here.
     masks = [(module, module._positions) for module in modules if isinstance(module, PenaltyLayer)]
     with _generators(encoder), torch.no_grad():
         try:
+            for module in checkpointed:
+                module.gradient_checkpointing = False
             for module, _ in masks:
                 module._positions = None
             for module in modules:
@@ -40,6 +44,8 @@ def training_mode(encoder: nn.Module) -> Iterator[None]:
                 setattr(config, name, _RANDOM_PARTS[name])
             yield
         finally:
+            for module in checkpointed:
+                module.gradient_checkpointing = True
             for module, mask in masks:
                 module._positions = mask
             for name, value in settings.items():
