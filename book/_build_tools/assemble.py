@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pages
 
-MATHJAX_FILES = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2")
+# The extensions are fetched by the script itself when a formula needs one; if one is missing, a whole page stays unset.
+MATHJAX_FILES = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")
 
 
 def copy_mathjax(target: Path) -> None:
-    """Take the one script and the fonts a page needs from the PyPI package, which holds all of MathJax (24 MB)."""
+    """Take what a page needs from the PyPI package, which holds all of MathJax (24 MB)."""
     package = importlib.metadata.distribution("sphinx-mathjax-offline")
     source = Path(str(package.locate_file("sphinx-mathjax-offline/static/mathjax")))
     for name in MATHJAX_FILES:
@@ -36,7 +37,7 @@ def assemble(root: Path, src: Path) -> None:
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(root / name, src / name)
     copy_mathjax(src / "book/_static/mathjax")
-    for name, page in pages.generate(root, src).items():
+    for name, page in pages.generate(src).items():
         (src / "book" / name).write_text(page, encoding="utf-8")
 
 

@@ -6,6 +6,7 @@ A notebook that fails leaves no output file, so that the next `make book` runs i
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -26,6 +27,7 @@ def execute(source: Path, target: Path, scale: str) -> float:
     folder.mkdir(parents=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = folder / source.name
+    quiet_ipython(folder / "ipython")
     bar = {"desc": source.stem, "bar_format": FORMAT, "file": sys.stdout, "mininterval": 0.5}
     start = time.monotonic()
     papermill.execute_notebook(
@@ -35,6 +37,13 @@ def execute(source: Path, target: Path, scale: str) -> float:
     finish(partial, target, scale, seconds)
     shutil.rmtree(folder)
     return seconds
+
+
+def quiet_ipython(folder: Path) -> None:
+    """Give the kernel a profile of its own: no start-up files of the user's, no warnings between our lines."""
+    (folder / "profile_default").mkdir(parents=True)
+    (folder / "profile_default/ipython_kernel_config.py").write_text("get_config().IPKernelApp.log_level = 40\n")
+    os.environ["IPYTHONDIR"] = str(folder)
 
 
 def finish(partial: Path, target: Path, scale: str, seconds: float) -> None:

@@ -16,9 +16,9 @@ PACKAGES = ("torch", "transformers", "datasets", "numpy", "scipy", "matplotlib",
 MACHINE = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
-def generate(root: Path, src: Path) -> dict[str, str]:
+def generate(src: Path) -> dict[str, str]:
     """File name below ``book/`` to Markdown text."""
-    return {"status.md": status(src), "library.md": library(), "results.md": results(root)}
+    return {"status.md": status(src), "library.md": library(), "results.md": results()}
 
 
 def title_of(notebook: nbformat.NotebookNode) -> str:
@@ -71,8 +71,8 @@ def public_names(module: str) -> dict[str, object]:
 def library() -> str:
     """The reference of every public function and class, from its docstring."""
     parts = [
-        "# Library reference\n\nEvery public name of `klnorm_lib`, floor by floor; a module imports only from floors above "
-        "it on this page. Formulas stand where they are computed, and the chapters derive them.\n"
+        "# Library reference\n\nEvery public name of `klnorm_lib`, floor by floor; a module imports only from floors "
+        "above it on this page. Formulas stand where they are computed, and the chapters derive them.\n"
     ]
     for module in public_modules():
         names = public_names(module)
@@ -95,8 +95,8 @@ def library() -> str:
     return "\n".join(parts)
 
 
-def results(root: Path) -> str:
+def results() -> str:
     """The results page: tables made from the committed records, and nothing else."""
     from klnorm_lib import report
 
-    return report.results_page(root / "klnorm_lib" / "studies")
+    return report.results_page()
