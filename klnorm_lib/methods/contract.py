@@ -98,7 +98,8 @@ def apply(model: nn.Module, *methods: Method) -> Report:
     inner._klnorm_pending = False
     for outer in _wrappers(model, inner):
         outer.accepts_loss_kwargs = False
-        if hasattr(outer, "peft_config"):
+        # By name, so that peft need not be installed.
+        if any(cls.__name__ == "PeftModel" for cls in type(outer).__mro__):
             _keep_in_adapter(outer, inner)
             _swap_class(outer, _saving_methods)
 

@@ -1,0 +1,68 @@
+"""Methods under peft: applied after get_peft_model, or before it; trained, saved and loaded with the adapter."""
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from klnorm_lib import VIB, KLNorm, apply, auxiliary_loss, load
+from tests import zoo
+from tests.methods.test_contract import stir, trainer_for
+
+LORA = {"bert": ["query", "value"], "wav2vec2": ["q_proj", "v_proj"]}
+
+
+def adapted(name, folder, task="SEQ_CLS"):
+    zoo.build(name).save_pretrained(folder / "base")
+    base = type(zoo.build(name)).from_pretrained(folder / "base")
+    return get_peft_model(base, LoraConfig(task_type=task, r=2, target_modules=LORA[name]))
+
+
+@pytest.mark.parametrize(("name", "task"), [("bert", "SEQ_CLS"), ("wav2vec2", None)])
+@pytest.mark.parametrize(
+    "method",
+    [KLNorm(beta=0.1), KLNorm(beta=0.1, placement="internal"), VIB(bottleneck=8, beta=0.1, schedule="constant")],
+    ids=["pooled", "internal", "vib"],
+)
+def test_after_get_peft_model(name, task, method, tmp_path):
+    model = adapted(name, tmp_path, task)
+    report = apply(model, method)
+    assert report.added_parameters > 0
+    stir(model)
+    trainable = {n for n, p in model.named_parameters() if p.requires_grad}
+    new = [n for n in trainable if ".layer.heads." in n or "raw_std" in n or n.endswith("_inner")]
+    assert new, "the new layers must train"
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    trainer_for(model, report, tmp_path).train()
+    assert any(not torch.equal(before[n], p) for n, p in model.named_parameters() if n in new)
+    frozen = [n for n, p in model.named_parameters() if not p.requires_grad]
+    assert all(torch.equal(before[n], dict(model.named_parameters())[n]) for n in frozen)
+    model.eval()
+    expected = model(**zoo.batch(model)).logits
+    penalty = auxiliary_loss(model)
+    model.save_pretrained(tmp_path / "saved")
+    loaded = load(tmp_path / "saved")
+    assert isinstance(loaded, PeftModel)
+    torch.testing.assert_close(loaded(**zoo.batch(model)).logits, expected, rtol=0, atol=0)
+    assert torch.equal(auxiliary_loss(loaded), penalty)
+
+
+def test_before_get_peft_model(tmp_path):
+    base = zoo.build("bert")
+    apply(base, KLNorm(beta=0.1))
+    model = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", r=2, target_modules=LORA["bert"]))
+    trainable = [n for n, p in model.named_parameters() if p.requires_grad]
+    assert any("heads.mean_outer" in n for n in trainable)
+    stir(model)
+    model.train()
+    inputs = zoo.batch(model)
+    outputs = model(**inputs)
+    task = torch.nn.functional.cross_entropy(outputs.logits, inputs["labels"])
+    torch.testing.assert_close(outputs.loss, task + auxiliary_loss(model).as_subclass(torch.Tensor))
+    assert auxiliary_loss(model) > 0
+
+
+def test_twice_is_refused_through_the_wrapper(tmp_path):
+    model = adapted("bert", tmp_path)
+    apply(model, KLNorm())
+    with pytest.raises(ValueError, match="already applied"):
+        apply(model, KLNorm())
