@@ -1,7 +1,8 @@
 """Masked-language-model pretraining of the encoders we ship: resumable, seeded, on CPU or GPU.
 
 Every batch and every mask is a function of (seed, step) alone, so a resumed run sees what an uninterrupted one
-would have seen. Method: Devlin et al. 2019, without next-sentence prediction; the rate falls linearly over the
+would have seen. Only the vocabulary is not reproducible: the tokenizer trainer breaks ties at random; it is
+trained once and kept. Method: Devlin et al. 2019, without next-sentence prediction; the rate falls linearly over the
 last fifth of the steps.
 """
 

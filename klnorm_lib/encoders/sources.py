@@ -1,0 +1,116 @@
+"""Which weights a name stands for, and their fingerprint."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCES = ("auto", "hub", "mirror", "built-in")
+HERE = Path(__file__).parent
+RANDOM = ":random"
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """Where an encoder was found: ``source`` (hub, mirror, folder, built-in), ``location`` (hub id or folder),
+    ``revision`` (hub commit, else None), ``sha256`` of the weights (None on the hub, where the commit stands for
+    them), and whether its weights are to be drawn afresh (``random``)."""
+
+    name: str
+    source: str
+    location: str
+    revision: str | None
+    sha256: str | None
+    random: bool = False
+
+    def provenance(self) -> dict:
+        """What a record keeps; folders by their name only, since paths mean nothing elsewhere."""
+        place = self.location if self.source == "hub" else Path(self.location).name
+        return {
+            "name": Path(self.name).name if self.source == "folder" else self.name,
+            "source": self.source,
+            "id": place,
+            "revision": self.revision,
+            "sha256": self.sha256,
+            "random": self.random,
+        }
+
+
+def names() -> list[str]:
+    """Encoders that ship with the library; ``NAME:random`` is the same architecture with fresh weights."""
+    return sorted(folder.parent.name for folder in HERE.glob("*/config.json"))
+
+
+def resolve(name: str, source: str = "auto") -> EncoderSource:
+    """Find the weights that ``name`` stands for.
+
+    ``name``: a built-in encoder, a folder, or a hub id. ``auto`` tries built-in names and folders, then the folders
+    of ``KLNORM_MIRROR`` (``models/<org>--<name>``), then the hub; a real encoder is never replaced by a built-in one.
+    Raises ``ValueError`` for an unknown source or name, ``FileNotFoundError`` when the place named has no weights,
+    saying what to set.
+    """
+    if source not in SOURCES:
+        raise ValueError(f"unknown source {source!r}; choose one of {', '.join(SOURCES)}")
+    bare = name.removesuffix(RANDOM)
+    random = bare != name
+    if bare in names() and source in ("auto", "built-in"):
+        return EncoderSource(name, "built-in", str(HERE / bare), None, _fingerprint(HERE / bare), random)
+    if source == "built-in":
+        raise ValueError(f"no built-in encoder {bare!r}{_near(bare)}; there are {', '.join(names()) or 'none'}")
+    if source == "auto" and Path(bare).expanduser().is_dir():
+        folder = Path(bare).expanduser().resolve()
+        return EncoderSource(name, "folder", str(folder), None, _fingerprint(folder), random)
+    mirrors = [Path(p).expanduser() for p in os.environ.get("KLNORM_MIRROR", "").split(os.pathsep) if p]
+    if source in ("auto", "mirror"):
+        for mirror in mirrors:
+            folder = mirror / "models" / bare.replace("/", "--")
+            if folder.is_dir():
+                return EncoderSource(name, "mirror", str(folder), None, _fingerprint(folder), random)
+        if source == "mirror":
+            where = ", ".join(str(m / "models") for m in mirrors) or "KLNORM_MIRROR, which is not set"
+            raise FileNotFoundError(f"no folder {bare.replace('/', '--')} in {where}; copy the encoder there")
+    return EncoderSource(name, "hub", bare, _hub_revision(bare), None, random)
+
+
+def _hub_revision(repo: str) -> str:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    unknown = f"unknown encoder {repo!r}{_near(repo)}: not built in ({', '.join(names())}), not a folder"
+    if repo.startswith((".", "/", "~")):
+        raise FileNotFoundError(f"{unknown}; check the path")
+    try:
+        return HfApi().model_info(repo).sha
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ValueError(f"{unknown}, and not on the hub; check the spelling") from error
+    except Exception as error:
+        raise FileNotFoundError(
+            f"{unknown}, not in KLNORM_MIRROR, and the hub cannot be reached; put it in a mirror folder "
+            f"(models/{repo.replace('/', '--')}) and set KLNORM_MIRROR, or connect ({type(error).__name__})"
+        ) from error
+
+
+def _near(name: str) -> str:
+    near = difflib.get_close_matches(name, names(), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _fingerprint(folder: Path) -> str:
+    files = sorted(folder.glob("model*.safetensors"))
+    if not (folder / "config.json").exists() or not files:
+        raise FileNotFoundError(f"{folder} holds no encoder: config.json and model.safetensors are needed")
+    return _sha256(tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in files))
+
+
+@functools.lru_cache(maxsize=32)
+def _sha256(files: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for file, _, _ in files:
+        with open(file, "rb") as handle:
+            for block in iter(lambda: handle.read(1 << 20), b""):
+                digest.update(block)
+    return digest.hexdigest()
