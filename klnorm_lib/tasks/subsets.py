@@ -1,0 +1,124 @@
+"""Stratified subsets that are nested: every smaller one lies inside every larger one, part by part."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from .errors import TaskError
+
+_BINS = 5  # strata of a score: quintiles
+
+
+def validation_rows(size: int) -> int:
+    """Rows of validation among ``size``: a fifth, rounded half up, so that both parts only grow with ``size``."""
+    return (2 * size + 5) // 10
+
+
+def strata(labels: Sequence, regression: bool) -> np.ndarray:
+    """Stratum of each row: its class, or the quintile of its score (equal scores share a stratum)."""
+    values = np.asarray(labels)
+    if not regression:
+        return values.astype(int)
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1])) if len(values) else []
+    return np.digitize(values, edges, right=True)
+
+
+def seats(weights: Sequence[int], count: int, capacity: Sequence[int], one_each: bool) -> list[int]:
+    """Class of each of the first ``count`` seats by the Sainte-Lague rule, at most ``capacity`` a class.
+
+    The next seat goes to the class with the largest w/(2s+1), s its seats so far; with ``one_each`` a class without
+    a seat goes first. One sequence serves all sizes, which is why subsets nest; largest remainders would not.
+    Source: Balinski and Young 2001, Fair Representation.
+    """
+
+    def priority(c: int, taken: int) -> tuple[float, float, int]:
+        first = one_each and taken == 0
+        return (-math.inf if first else 0.0, -weights[c] / (2 * taken + 1), c)
+
+    heap = [priority(c, 0) for c in range(len(weights)) if weights[c] and capacity[c]]
+    heapq.heapify(heap)
+    taken = [0] * len(weights)
+    sequence: list[int] = []
+    while heap and len(sequence) < count:
+        c = heapq.heappop(heap)[2]
+        sequence.append(c)
+        taken[c] += 1
+        if taken[c] < capacity[c]:
+            heapq.heappush(heap, priority(c, taken[c]))
+    return sequence
+
+
+def sample(labels: Sequence, count: int, seed: int, regression: bool = False) -> list[int]:
+    """Indices of a seeded stratified sample of ``count`` rows (all rows when there are fewer), in data order."""
+    if len(labels) <= count:
+        return list(range(len(labels)))
+    _, orders = _shuffled(strata(labels, regression), seed)
+    sizes = [len(order) for order in orders]
+    chosen = _draw(orders, seats(sizes, count, sizes, one_each=False))
+    return sorted(chosen)
+
+
+def split(
+    labels: Sequence, size: int | None, seed: int, regression: bool = False, names: Sequence[str] | None = None
+) -> tuple[list[int], list[int]]:
+    """Indices of the train and the validation part of a subset of ``size`` rows (``None``: all rows).
+
+    A fifth of the rows is validation. Both parts are prefixes of two orderings that depend on ``seed`` only, so the
+    parts of a smaller subset lie inside those of a larger one. For classes each part has a row of every class; rarer
+    ones are therefore slightly over-represented in small subsets. Raises ``TaskError`` when ``size`` is larger than
+    the data or too small for a row of every class in both parts; ``names`` are class names for the message.
+    """
+    total = len(labels)
+    size = total if size is None else size
+    if size > total:
+        raise TaskError(f"size {size} is larger than the data: there are {total} rows; ask for at most that or None.")
+    groups, orders = _shuffled(strata(labels, regression), seed)
+    counts = [len(order) for order in orders]
+    if not regression:
+        _check_each_class(counts, groups, size, names)
+    elif size < 3:
+        raise TaskError(f"size {size} is too small: at least 3 rows make one of validation and two of train.")
+    quota = np.bincount(
+        seats(counts, validation_rows(total), [c - 1 for c in counts], one_each=not regression), minlength=len(counts)
+    )
+    held = [order[:q] for order, q in zip(orders, quota, strict=True)]
+    rest = [order[q:] for order, q in zip(orders, quota, strict=True)]
+    n_held = validation_rows(size)
+    parts = []
+    for pools, count in ((rest, size - n_held), (held, n_held)):
+        sizes = [len(pool) for pool in pools]
+        parts.append(_draw(pools, seats(sizes, count, sizes, one_each=not regression)))
+    return parts[0], parts[1]
+
+
+def _shuffled(groups: np.ndarray, seed: int) -> tuple[list[int], list[list[int]]]:
+    ids = sorted(set(groups.tolist()))
+    # One generator per class: the order inside a class does not depend on the other classes.
+    orders = [np.random.default_rng([seed, g]).permutation(np.flatnonzero(groups == g)).tolist() for g in ids]
+    return ids, orders
+
+
+def _draw(orders: list[list[int]], sequence: list[int]) -> list[int]:
+    iterators = [iter(order) for order in orders]
+    return [next(iterators[c]) for c in sequence]
+
+
+def _check_each_class(counts: list[int], groups: list[int], size: int, names: Sequence[str] | None) -> None:
+    if len(counts) < 2:
+        raise TaskError("all rows have the same label: nothing can be learned; give data with at least two classes.")
+    for count, group in zip(counts, groups, strict=True):
+        if count < 2:
+            label = names[group] if names else group
+            raise TaskError(
+                f"label {label!r} has a single row; train and validation need one each: add rows or drop the label."
+            )
+    if validation_rows(size) < len(counts) or size - validation_rows(size) < len(counts):
+        smallest = next(n for n in range(size, 10 * len(counts) + 10) if validation_rows(n) >= len(counts))
+        raise TaskError(
+            f"size {size} is too small for one row of each of {len(counts)} classes in train and in validation "
+            f"(a fifth of size); ask for at least {smallest}."
+        )
