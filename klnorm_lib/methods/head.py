@@ -34,10 +34,11 @@ def insert_before_head(
 
     Raises ``ValueError`` when the model has no such Linear or another method already stands there.
     """
+    taken = [name for name, module in model.named_modules() if isinstance(module, BeforeHead)]
+    if taken:
+        raise ValueError(f"another method already stands before {taken[0]}; give apply() one head method only")
     path = classifier_path(model)
     linear = model.get_submodule(path)
-    if isinstance(model.get_submodule(path.rpartition(".")[0]), BeforeHead):
-        raise ValueError(f"another method already stands before {path}; give apply() one head method only")
     layer = make(linear.in_features).to(device=linear.weight.device, dtype=linear.weight.dtype)
     layer.train(linear.training)
     replace_module(model, path, BeforeHead(layer, replace_linear(linear) if replace_linear else linear))

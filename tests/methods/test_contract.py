@@ -108,6 +108,20 @@ def test_identity_at_init(key):
     torch.testing.assert_close(model(**inputs).logits, before, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("key", METHODS)
+def test_every_new_parameter_trains_and_nothing_frozen_moves(key, tmp_path):
+    model, report = changed_model(METHODS[key])
+    model.bert.embeddings.requires_grad_(False)
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    trainer_for(model, report, tmp_path).train()
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert not any(n.startswith("bert.embeddings") and "LayerNorm" not in n for n in moved)
+    inserted = [n for n, m in model.named_modules() if getattr(m, "added_by_klnorm", False)]
+    new = {n for n in before if n.startswith(tuple(f"{i}." for i in inserted)) and "embeddings" not in n}
+    assert bool(new) == (key != "dropout")
+    assert new <= moved
+
+
 def test_penalty_is_inside_the_loss_once_in_training_only():
     model, _ = changed_model(KLNorm(beta=0.5), **no_dropout)
     inputs = zoo.batch(model)
