@@ -1,4 +1,4 @@
-"""Pages that are written by the build: status, results, method cards' index and library reference."""
+"""Pages that are written by the build: status, results, encoders and library reference."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import inspect
 import os
 import pkgutil
 import platform
+import re
 from importlib import metadata
 from pathlib import Path
 
 import nbformat
 
+GENERATED = ("status", "library", "results", "encoders")
 PACKAGES = ("torch", "transformers", "datasets", "numpy", "scipy", "matplotlib", "papermill", "jupyter-book")
 MACHINE = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def generate(src: Path) -> dict[str, str]:
     """File name below ``book/`` to Markdown text."""
-    return {"status.md": status(src), "library.md": library(), "results.md": results()}
+    written = {"status": status(src), "library": library(), "results": results(), "encoders": encoders()}
+    return {f"{name}.md": written[name] for name in GENERATED}
 
 
 def title_of(notebook: nbformat.NotebookNode) -> str:
@@ -100,3 +103,18 @@ def results() -> str:
     from klnorm_lib import report
 
     return report.results_page()
+
+
+def encoders() -> str:
+    """The cards of the encoders that ship with the library, one section each."""
+    import klnorm_lib
+
+    parts = [
+        "# Encoders we ship\n\nThe library ships small encoders that were pretrained for this book, so that every chapter "
+        "runs without a network. They are miniatures: they show how an experiment works, and are no substitute for a "
+        "model from the hub. `klnorm pretrain` makes them again.\n"
+    ]
+    for card in sorted(Path(klnorm_lib.__path__[0], "encoders").glob("*/README.md")):
+        text = re.sub(r"\A---\n.*?\n---\n", "", card.read_text(encoding="utf-8"), flags=re.DOTALL)
+        parts.append(re.sub(r"(?m)^(#+ )", r"#\1", text))
+    return "\n".join(parts)

@@ -1,0 +1,93 @@
+"""The table of contents, the citations, the method cards and the library reference miss nothing."""
+
+import importlib
+import inspect
+import re
+
+import check
+import nbformat
+import pages
+import pytest
+import yaml
+from pybtex.database import parse_file
+
+from klnorm_lib import methods
+from tests.book import NOTEBOOKS, PROSE, ROOT
+
+TOC = list(check.toc_files(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))))
+SECTIONS = ("what it does", "use", "defaults", "cost", "evidence", "caveats")
+CITED = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
+
+
+def markdown():
+    yield from ((p.name, p.read_text(encoding="utf-8")) for p in PROSE)
+    for path in NOTEBOOKS:
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "markdown":
+                yield path.name, cell.source
+
+
+def test_contents_name_every_page_once():
+    on_disk = {p.relative_to(ROOT).with_suffix("").as_posix() for p in [*PROSE, *NOTEBOOKS]}
+    assert sorted(TOC) == sorted(on_disk | {f"book/{name}" for name in pages.GENERATED})
+
+
+def test_chapters_stand_in_the_order_of_their_files():
+    chapters = [name for name in TOC if name.startswith("notebooks/")]
+    assert chapters == sorted(chapters)
+
+
+def test_every_citation_is_in_the_bibliography():
+    known = parse_file(str(ROOT / "book/references.bib")).entries
+    cited = {(k.strip(), name) for name, text in markdown() for keys in CITED.findall(text) for k in keys.split(",")}
+    assert cited
+    assert not {(key, name) for key, name in cited if key not in known}
+
+
+def test_every_reference_says_who_what_where_and_when():
+    for key, entry in parse_file(str(ROOT / "book/references.bib")).entries.items():
+        assert entry.persons.get("author"), key
+        assert {"title", "year"} <= set(entry.fields), key
+        assert {"journal", "booktitle", "publisher", "howpublished"} & set(entry.fields), key
+        assert key.split("20")[0].isalpha() or entry.fields["year"] < "2000", key
+
+
+@pytest.mark.parametrize("name", [n for n in methods.names() if n != "plain"])
+def test_every_method_has_a_card(name):
+    card = (ROOT / f"book/methods/{name}.md").read_text(encoding="utf-8")
+    headings = " ".join(re.findall(r"(?m)^#+ (.*)$", card)).lower()
+    assert not [section for section in SECTIONS if section not in headings]
+
+
+@pytest.mark.parametrize("name", [n for n in methods.names() if n != "plain"])
+def test_card_states_every_field_and_its_default(name):
+    card = (ROOT / f"book/methods/{name}.md").read_text(encoding="utf-8")
+    fields = {k: v for k, v in methods.to_dict(methods.build(name)).items() if k not in ("name", "version")}
+    assert not [field for field in fields if f"`{field}" not in card]
+
+
+MODULES = pages.public_modules()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_public_name_is_documented(module):
+    assert inspect.getdoc(importlib.import_module(module)), f"{module} has no docstring"
+    assert not [name for name, value in pages.public_names(module).items() if not inspect.getdoc(value)]
+
+
+def test_library_reference_holds_every_public_name():
+    reference = pages.library()
+    missing = [
+        f"{module}.{name}"
+        for module in MODULES
+        if module != "klnorm_lib.cli"
+        for name, value in pages.public_names(module).items()
+        if f"{value.__module__}.{value.__name__}\n" not in reference
+    ]
+    assert not missing
+
+
+def test_names_exported_at_the_top_exist_and_are_in_the_reference():
+    library = importlib.import_module("klnorm_lib")
+    assert {"apply", "auxiliary_loss", "load", "effective_rates"} <= set(library.__all__)
+    assert not [name for name in library.__all__ if getattr(library, name, None) is None]
