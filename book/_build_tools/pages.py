@@ -110,9 +110,9 @@ def encoders() -> str:
     import klnorm_lib
 
     parts = [
-        "# Encoders we ship\n\nThe library ships small encoders that were pretrained for this book, so that every chapter "
-        "runs without a network. They are miniatures: they show how an experiment works, and are no substitute for a "
-        "model from the hub. `klnorm pretrain` makes them again.\n"
+        "# Encoders we ship\n\nThe library ships small encoders that were pretrained for this book, so that every "
+        "chapter runs without a network. They are miniatures: they show how an experiment works, and are no substitute "
+        "for a model from the hub. `klnorm pretrain` makes them again.\n"
     ]
     for card in sorted(Path(klnorm_lib.__path__[0], "encoders").glob("*/README.md")):
         text = re.sub(r"\A---\n.*?\n---\n", "", card.read_text(encoding="utf-8"), flags=re.DOTALL)
