@@ -6,11 +6,14 @@ import ast
 import json
 import os
 import sys
+import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
@@ -24,6 +27,7 @@ class Commands(TyperGroup):
         """Run a command; see the class."""
         from klnorm_lib.study.errors import StudyError
 
+        warnings.showwarning = _show_warning
         try:
             return super().invoke(ctx)
         except (ValueError, LookupError, OSError, FloatingPointError, StudyError) as error:
@@ -33,13 +37,16 @@ class Commands(TyperGroup):
             if "--json" in sys.argv or ctx.meta.get("json"):
                 typer.echo(json.dumps({"error": message, "type": type(error).__name__}))
             else:
-                console = Console(stderr=True, highlight=False)
-                console.print("[bold red]Error[/] ", end="")
-                console.print(message, markup=False)
+                Console(stderr=True, highlight=False).print(f"[bold red]Error[/] {escape(message)}", soft_wrap=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             Console(stderr=True).print("interrupted; the same command starts or resumes the work")
             raise typer.Exit(130) from None
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    if issubclass(category, UserWarning):  # ours; the others are for developers
+        Console(stderr=True, highlight=False).print(f"[yellow]Note[/] {escape(str(message))}", soft_wrap=True)
 
 
 app = typer.Typer(
@@ -114,12 +121,18 @@ def tasks(as_json: Json = False) -> None:
             row["metrics"][0],
             ", ".join(row["sources"]),
             ", ".join(f"{split} {count:,}" for split, count in row["rows"].items()) or "–",
-            ", ".join(row["ood"]) or "–",
+            families(row["ood"]) or "–",
             row["licence"] or "–",
         )
     _show(table)
     if not os.environ.get("KLNORM_MIRROR"):
         Console(stderr=True).print("KLNORM_MIRROR is not set: only the hub and the built-in tasks can be used.")
+
+
+def families(names: list[str]) -> str:
+    """Names in a row, those of one family (``family/member``) counted."""
+    counts = Counter(name.split("/")[0] for name in names)
+    return ", ".join(f"{name} ({count})" if count > 1 else name for name, count in counts.items())
 
 
 @app.command()
@@ -158,16 +171,19 @@ def encoders(as_json: Json = False) -> None:
 def mirror(
     names: Annotated[list[str], typer.Argument(metavar="TASK...", help="Tasks to fetch from the hub.")],
     to: Annotated[Path, typer.Option("--to", help="Folder to fill; name it in KLNORM_MIRROR afterwards.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Fetch again what is there already.")] = False,
     as_json: Json = False,
 ) -> None:
     """Copy tasks from the hub into a folder for machines without a network."""
     from klnorm_lib.tasks.fill import fill_mirror
 
-    done = fill_mirror(names, to)
+    err = Console(stderr=True, highlight=False)
+    with err.status(f"fetching {', '.join(names)}"):
+        done = fill_mirror(names, to, overwrite=overwrite, progress=lambda line: err.print(line, soft_wrap=True))
     if as_json:
-        _print_json({"folder": str(to), "tasks": done if done is not None else names})
+        _print_json({"folder": str(to), "sets": done})
     else:
-        Console(stderr=True).print(f"{to} now holds {', '.join(names)}; set KLNORM_MIRROR={to}", soft_wrap=True)
+        err.print(f"{to} is ready; set KLNORM_MIRROR={to}", soft_wrap=True)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,47 @@ from klnorm_lib.study.record import Record
 def mirrors() -> list[Path]:
     """The folders that ``KLNORM_MIRROR`` names."""
     return [Path(part).expanduser() for part in os.environ.get("KLNORM_MIRROR", "").split(os.pathsep) if part]
+
+
+def task_rows() -> list[dict[str, Any]]:
+    """Every task: kind, labels, metrics, sources that can be used now, rows where they are at hand, licence."""
+    from klnorm_lib import tasks
+    from klnorm_lib.tasks import mirror
+
+    rows = []
+    for name in tasks.names():
+        spec = tasks.spec(name)
+        folder = None if spec.built_in else mirror.find(spec.data)
+        known = {"built-in": spec.built_in, "mirror": folder is not None, "hub": spec.hub[0] is not None}
+        rows.append(
+            {
+                "name": name,
+                "kind": spec.kind,
+                "num_labels": spec.num_labels,
+                "label_names": None if spec.label_names is None else list(spec.label_names),
+                "metrics": list(spec.metrics),
+                "sources": [source for source, there in known.items() if there],
+                "hub": spec.hub[0],
+                "rows": _rows(spec, folder),
+                "ood": list(spec.ood),
+                "licence": spec.licence,
+                "caveats": list(spec.caveats),
+            }
+        )
+    return rows
+
+
+def _rows(spec, folder: Path | None) -> dict[str, int]:
+    """Rows of train (validation is carved from it) and test, before overlaps are removed; empty if not at hand."""
+    if spec.built_in:
+        from klnorm_lib import tasks
+
+        return {name: len(split) for name, split in tasks.load(spec.name).items() if name in ("train", "test")}
+    if folder is None:
+        return {}
+    splits = json.loads((folder / "info.json").read_text("utf-8"))["splits"]
+    parts = {"train": spec.train.mirror, "test": spec.test.mirror}
+    return {name: sum(splits[s]["rows"] for s in parts if s in splits) for name, parts in parts.items()}
 
 
 def method_rows() -> list[dict[str, Any]]:
@@ -64,7 +106,7 @@ def record_table(record: Record, table_of) -> Table:
     ece = {"test": record.calibration["test"].get("ece")}
     ece.update({f"ood/{name}": scores.get("ece") for name, scores in record.calibration["ood"].items()})
     columns = [*names, *(["ece"] if record.calibration["test"] else [])]
-    table = table_of("rows", "n", *columns)
+    table = table_of("split", "rows", *columns)
     for column in table.columns[1:]:
         column.justify = "right"
     for split, scores in splits.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 ADVICE = (
     "The run was stopped and its failure is kept in the records. Lower learning_rate (or beta, if the method has one), "
     "raise warmup_ratio, or use precision='fp32'; then run again"

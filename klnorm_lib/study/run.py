@@ -109,7 +109,8 @@ def _method_dict(run: Run, inputs: _Inputs) -> dict[str, Any]:
 def _blank_record(run: Run, inputs: _Inputs) -> Record:
     method = _method_dict(run, inputs)
     asked = run.to_dict()
-    provenance = {key: value for key, value in inputs.provenance.items() if key not in ("size", "split_seed")}
+    elsewhere = ("task", "size", "split_seed", "rows")  # fields of the record already
+    provenance = {key: value for key, value in inputs.provenance.items() if key not in elsewhere}
     hardware = {**machine.hardware(), "device": inputs.device}
     decides = {
         # a default written out is the same run, and the weights' checksum says more than where they were found

@@ -187,7 +187,8 @@ def command_of(run: Mapping[str, Any], records: str | None = None) -> str:
     """The ``klnorm run`` command for the ``run`` part of a record."""
     defaults = {f.name: f.default for f in fields(Run)}
     words = ["klnorm", "run"]
-    for name, value in run.items():
+    for name in defaults:  # in the order of the fields; a record's keys are sorted
+        value = run.get(name)
         always = name in ("task", "encoder", "method", "seed")
         if value is None or name == "method_args" or (not always and value == defaults.get(name)):
             continue

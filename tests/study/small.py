@@ -10,10 +10,10 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from klnorm_lib.study import Run
 
-WORDS = (
-    "the a film book meal room was is and but not very good bad fine dull great poor warm cold slow bright we "
-    "liked hated it plot food staff view story"
-).split()
+WORDS = """
+    the a film book meal room was is and but not very good bad fine dull great poor warm cold slow bright we liked hated
+    it plot food staff view story
+""".split()  # noqa: SIM905
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 

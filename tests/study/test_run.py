@@ -1,0 +1,262 @@
+"""One run: the same numbers twice, done once, and its failures kept."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from klnorm_lib import study
+from klnorm_lib.study import own_data, training
+from tests.study import small
+
+NUMBERS = ("evaluations", "selected", "train", "validation", "test", "ood", "gap", "calibration", "hash")
+
+
+def numbers(record):
+    return {name: value for name, value in record.to_dict().items() if name in NUMBERS}
+
+
+@pytest.mark.parametrize("method", ["plain", "klnorm", "vib"])
+def test_same_run_gives_the_same_numbers(encoder, reviews, method):
+    asked = small.run(encoder, reviews, method=method)
+    first = study.run(asked, progress=False)
+    torch.manual_seed(123)  # what the process drew before does not matter
+    second = study.run(asked, progress=False)
+    assert numbers(first) == numbers(second)
+    assert first.evaluations[-1]["train_loss"] != first.evaluations[0]["train_loss"]
+
+
+def test_seed_changes_the_numbers(encoder, reviews):
+    first, second = (study.run(small.run(encoder, reviews, seed=seed), progress=False) for seed in (0, 1))
+    assert first.evaluations[0]["train_loss"] != second.evaluations[0]["train_loss"]
+    assert first.hash != second.hash
+
+
+def test_number_of_evaluations_does_not_change_the_training(encoder, reviews):
+    once, often = (study.run(small.run(encoder, reviews, evaluations=n), progress=False) for n in (1, 4))
+    assert [e["step"] for e in often.evaluations] == [1, 2, 3, 4]
+    assert often.evaluations[-1]["validation"] == once.evaluations[-1]["validation"]
+
+
+def test_accumulation_changes_the_loss_by_rounding_only(encoder, reviews):
+    options = {"steps": 2, "evaluations": 1, "precision": "fp32"}
+    model_free = encoder.parent / "no_dropout"
+    if not model_free.exists():
+        config = json.loads((small.encoder(model_free) / "config.json").read_text())
+        config.update(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        (model_free / "config.json").write_text(json.dumps(config))
+    for method in ("plain", "klnorm"):
+        losses = [
+            study.run(
+                small.run(model_free, reviews, method=method, gradient_accumulation=n, **options), progress=False
+            ).test["nll"]
+            for n in (1, 2, 4, 8)
+        ]
+        np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
+
+
+def test_finished_run_is_not_done_again(encoder, reviews, tmp_path, capsys, monkeypatch):
+    records = tmp_path / "records.jsonl"
+    asked = small.run(encoder, reviews)
+    first = study.run(asked, records)
+    assert not first.already_done
+    monkeypatch.setattr(training, "train", lambda *a, **k: pytest.fail("trained again"))
+    second = study.run(asked, records)
+    assert second.already_done
+    assert second.to_dict() == first.to_dict()
+    assert "already done" in capsys.readouterr().err
+    assert len(study.read_records(records)) == 1
+
+
+def test_hash_knows_what_decides_the_numbers(encoder, reviews, tmp_path):
+    base = small.run(encoder, reviews, method="klnorm")
+    same = [
+        dataclasses.replace(base, method_args={"beta": 1e-3}),  # the default, written out
+        dataclasses.replace(base, device="auto") if not torch.cuda.is_available() else base,
+        dataclasses.replace(base),
+    ]
+    other_rows = tmp_path / reviews.name
+    other_rows.write_text(reviews.read_text().replace("great", "grand"))
+    different = [
+        dataclasses.replace(base, method_args={"beta": 1e-2}),
+        dataclasses.replace(base, steps=5),
+        dataclasses.replace(base, split_seed=1),
+        dataclasses.replace(base, method="plain"),
+        dataclasses.replace(base, data=str(other_rows)),
+    ]
+    expected = study.run_hash(base)
+    assert all(study.run_hash(run) == expected for run in same)
+    assert len({expected, *map(study.run_hash, different)}) == 1 + len(different)
+
+
+def test_hash_knows_the_weights_and_not_the_folder(encoder, reviews, tmp_path):
+    twin, other = small.encoder(tmp_path / "a" / "small"), small.encoder(tmp_path / "b" / "small")
+    weights = other / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    hashes = [study.run_hash(small.run(folder, reviews)) for folder in (encoder, twin, other)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_nan_loss_stops_and_keeps_the_record(encoder, reviews, tmp_path):
+    records = tmp_path / "records.jsonl"
+    asked = small.run(encoder, reviews, learning_rate=1e36, max_grad_norm=1e30, steps=6)
+    for attempt in (1, 2):  # a failure does not count as done
+        with pytest.raises(study.NotFiniteError, match="learning_rate"):
+            study.run(asked, records, progress=False)
+        kept = study.read_records(records)
+        assert len(kept) == attempt
+        assert kept[-1].status == "failed"
+        assert kept[-1].error["type"] == "NotFiniteError"
+        assert 1 <= kept[-1].error["step"] <= 3
+        assert kept[-1].test == {}
+
+
+def test_any_failure_in_training_is_recorded(encoder, reviews, tmp_path, monkeypatch):
+    records = tmp_path / "records.jsonl"
+
+    def broken(*args, **kwargs):
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(training, "train", broken)
+    with pytest.raises(MemoryError):
+        study.run(small.run(encoder, reviews), records, progress=False)
+    assert study.read_records(records)[0].error == {"type": "MemoryError", "message": "no memory", "step": None}
+
+
+def test_best_weights_are_the_ones_tested(encoder, reviews):
+    scores = iter([0.5, 0.9, 0.9, 0.2])
+    losses = iter([1.0, 0.7, 0.6, 0.1])
+    model = torch.nn.Linear(1, 1)
+    asked = small.run(encoder, reviews, evaluations=4)
+    watch = training.LossWatch(None)
+    evaluator = training.Evaluator(
+        asked,
+        "accuracy",
+        lambda m, step: {"accuracy": next(scores), "nll": next(losses)},
+        watch,
+        study.run.__globals__["Reporter"](False),
+    )
+    for step in range(1, 5):
+        with torch.no_grad():
+            model.weight.fill_(step)
+        evaluator.on_step_end(None, type("State", (), {"global_step": step}), None, model=model)
+    evaluator.restore(model)
+    assert evaluator.best["step"] == 3  # as good as step 2, with a lower loss
+    assert model.weight.item() == 3
+
+
+def test_regression(encoder, tmp_path):
+    scores = small.csv(tmp_path / "scores.csv", scores=True)
+    record = study.run(small.run(encoder, scores), progress=False)
+    assert record.task["kind"] == "regression"
+    assert set(record.test) == {"pearson", "spearman", "mse"}
+    assert record.calibration == {"test": {}, "ood": {}}
+    assert math.isfinite(record.test["mse"])
+
+
+def test_command_remakes_the_run(encoder, reviews):
+    asked = small.run(encoder, reviews, method="klnorm", method_args={"beta": 0.01}, seed=3)
+    command = asked.command(records="x.jsonl")
+    assert command.startswith("klnorm run --encoder small --method klnorm --seed 3")
+    assert command.endswith("--method-arg beta=0.01 --records x.jsonl")
+    assert "--weight-decay" not in command
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"steps": 2.5}, "steps"),
+        ({"size": 1}, "size"),
+        ({"batch_size": 6, "gradient_accumulation": 4}, "does not divide"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"warmup_ratio": 1.5}, "warmup_ratio"),
+        ({"evaluations": 9}, "evaluations=9"),
+        ({"source": "web"}, "source='web'"),
+        ({"schedule": "stairs"}, "schedule"),
+        ({"precision": "fp8"}, "precision"),
+        ({"device": "abacus"}, "device"),
+        ({"task": "mrpc"}, "not both"),
+        ({"label": None}, "label"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_bad_fields_are_named(encoder, reviews, fields, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(small.run(encoder, reviews), **fields)
+
+
+def test_run_needs_a_task_or_a_file():
+    with pytest.raises(ValueError, match="klnorm tasks"):
+        study.Run(None, "klnorm-tiny")
+    with pytest.raises(ValueError, match="data=FILE"):
+        study.Run("mrpc", "klnorm-tiny", text="words")
+
+
+def test_unknown_names_fail_before_training(encoder, reviews, tmp_path):
+    records = tmp_path / "records.jsonl"
+    for fields, message in (
+        ({"method": "klnrom"}, "klnorm"),
+        ({"method": "klnorm", "method_args": {"betta": 1}}, "betta"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            study.run(small.run(encoder, reviews, **fields), records)
+    assert not records.exists()
+
+
+def test_method_args_are_frozen(encoder, reviews):
+    asked = small.run(encoder, reviews, method_args={"rates": {"embeddings": 0.1}})
+    assert hash(asked) == hash(small.run(encoder, reviews, method_args={"rates": {"embeddings": 0.1}}))
+    with pytest.raises(TypeError):
+        asked.method_args["rates"]["embeddings"] = 0.2
+
+
+def test_own_file_splits_do_not_share_rows_and_nest(encoder, reviews):
+    parts = {}
+    for size in (20, 40):
+        _, data, _ = own_data.load(small.run(encoder, reviews, size=size))
+        parts[size] = {name: set(split["text"]) for name, split in data.items()}
+        assert len(data["train"]) + len(data["validation"]) == size
+        assert not parts[size]["train"] & parts[size]["test"]
+        assert not parts[size]["validation"] & (parts[size]["test"] | parts[size]["train"])
+    assert parts[20]["test"] == parts[40]["test"]
+    assert parts[20]["train"] < parts[40]["train"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("words,other\na,b\n", "no column 'verdict'"),
+        ("words,verdict\n" + "".join(f"text {i},yes\n" for i in range(20)), "one class only"),
+        ("words,verdict\n" + "".join(f"text {i},{i % 2}\n" for i in range(6)), "at least 10"),
+        ("words,verdict\n" + "".join(f"text {i},{i % 2}\n" for i in range(20)) + "odd,7\n", "has 1 rows"),
+        ("words,verdict\n" + "".join(f"text {i},{i % 2}\n" for i in range(20)) + ",1\n", "empty in row 21"),
+    ],
+)
+def test_bad_files_are_explained(encoder, tmp_path, content, message):
+    path = tmp_path / "bad.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        own_data.load(small.run(encoder, path))
+
+
+def test_missing_file_and_too_large_a_size(encoder, reviews, tmp_path):
+    with pytest.raises(FileNotFoundError, match="--data"):
+        own_data.load(small.run(encoder, tmp_path / "none.csv"))
+    with pytest.raises(ValueError, match="larger than the data"):
+        own_data.load(small.run(encoder, reviews, size=5_000))
+
+
+def test_repeated_texts_cannot_leak_into_the_test_set(encoder, reviews, tmp_path):
+    doubled = tmp_path / "doubled.csv"
+    lines = reviews.read_text().splitlines(keepends=True)
+    doubled.write_text("".join([*lines, *lines[1:]]))
+    with pytest.warns(UserWarning, match="60 rows repeat"):
+        _, data, _ = own_data.load(small.run(encoder, doubled))
+    assert sum(map(len, data.values())) == 60

@@ -1,0 +1,181 @@
+"""The command line: lists, one run, and errors that say what to do."""
+
+import dataclasses
+import inspect
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from klnorm_lib import __version__, cli
+from tests.study import small
+
+runner = CliRunner()
+
+
+def call(*arguments, code=0):
+    result = runner.invoke(cli.app, list(map(str, arguments)))
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    return small.encoder(folder / "small"), small.csv(folder / "reviews.csv")
+
+
+def own(files, *more):
+    encoder, reviews = files
+    options = ["--data", reviews, "--text", "words", "--label", "verdict", "--encoder", encoder, "--device", "cpu"]
+    return ["run", *options, "--steps", 2, "--evaluations", 1, "--batch-size", 8, *more]
+
+
+def test_run_then_done_already(files, tmp_path):
+    records = tmp_path / "r.jsonl"
+    first = call(*own(files, "--method", "klnorm", "--method-arg", "beta=1e-2", "--records", records))
+    assert "best so far" in first.stderr
+    assert "test" in first.stdout
+    again = call(*own(files, "--method", "klnorm", "--method-arg", "beta=0.01", "--records", records))
+    assert "already done" in again.stderr
+    assert again.stdout == first.stdout
+    table = call("report", "--records", records)
+    assert "klnorm(beta=0.01)" in table.stdout
+    assert json.loads(call("report", "--records", records, "--json").stdout)[0]["method"]["fields"]["beta"] == 0.01
+    page = call("report", "--records", records, "--markdown").stdout
+    assert "klnorm run --encoder small --method klnorm --seed 0" in page
+
+
+def test_run_on_a_built_in_task_measures_out_of_domain(files, tmp_path):
+    from klnorm_lib import tasks
+
+    name = next(name for name in tasks.names() if tasks.spec(name).built_in and tasks.spec(name).ood)
+    result = call(
+        *("run", "--task", name, "--size", 40, "--encoder", files[0], "--steps", 2, "--evaluations", 1, "--json"),
+        *("--records", tmp_path / "r.jsonl", "--device", "cpu"),
+    )
+    record = json.loads(result.stdout)
+    assert record["already_done"] is False
+    assert record["task"]["source"] == "built-in"
+    assert set(record["ood"]) == set(tasks.spec(name).ood)
+    assert record["rows"]["train"] + record["rows"]["validation"] == 40
+    assert 0 <= record["calibration"]["test"]["ece"] <= 1
+
+
+@pytest.mark.parametrize("command", ["tasks", "methods", "encoders"])
+def test_lists_parse_as_json(command):
+    rows = json.loads(call(command, "--json").stdout)
+    assert isinstance(rows, list)
+    assert all(row["name"] for row in rows)
+    plain = call(command).stdout
+    assert all(row["name"] in plain for row in rows)
+
+
+def test_methods_tell_their_defaults():
+    rows = {row["name"]: row for row in json.loads(call("methods", "--json").stdout)}
+    assert rows["klnorm"]["fields"]["beta"] == 1e-3
+    assert "plain" in rows
+    assert all(row["description"] for row in rows.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--task", "mrcp"), "mrpc"),
+        (("--task", "mrpc", "--method", "klnrom"), "klnorm"),
+        (("--task", "mrpc", "--method", "klnorm", "--method-arg", "beta"), "NAME=VALUE"),
+        (("--task", "mrpc", "--method", "klnorm", "--method-arg", "beta=-1"), "beta"),
+        (("--task", "mrpc", "--steps", "0"), "steps"),
+        (("--data", "none.csv", "--text", "a", "--label", "b"), "no file at none.csv"),
+        ((), "klnorm tasks"),
+    ],
+)
+def test_user_errors_say_what_to_do(options, message, tmp_path):
+    result = call("run", *options, "--records", tmp_path / "r.jsonl", code=2)
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_unknown_encoder(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    arguments = own(files, "--records", tmp_path / "r.jsonl")
+    arguments[arguments.index("--encoder") + 1] = "./no-such-folder"
+    result = call(*arguments, code=2)
+    assert "no-such-folder" in result.stderr
+
+
+def test_errors_as_json(tmp_path):
+    result = call("run", "--task", "mrcp", "--json", "--records", tmp_path / "r.jsonl", code=2)
+    assert "mrpc" in json.loads(result.stdout)["error"]
+
+
+def test_broken_records_are_named_and_repaired(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"hash": ')
+    result = call("report", "--records", path, code=2)
+    assert "line 1" in result.stderr
+    assert "--repair" in result.stderr
+    call("report", "--records", path, "--repair")
+    assert (tmp_path / "r.jsonl.broken").exists()
+
+
+def test_report_without_records(tmp_path):
+    assert "klnorm run" in call("report", "--records", tmp_path / "none.jsonl", code=2).stderr
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    result = runner.invoke(cli.app, ["--debug", "report", "--records", str(tmp_path / "none.jsonl")])
+    assert isinstance(result.exception, FileNotFoundError)
+
+
+def test_version_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "klnorm_lib", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"klnorm {__version__}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("beta=1e-3", ("beta", 1e-3)),
+        ("form=B", ("form", "B")),
+        ("rank=4", ("rank", 4)),
+        ("flag=true", ("flag", True)),
+        ("flag=False", ("flag", False)),
+        ("rates={'embeddings': 0.1}", ("rates", {"embeddings": 0.1})),
+        ("x=a=b", ("x", "a=b")),
+    ],
+)
+def test_method_arguments_are_literals(text, expected):
+    assert cli.parse_argument(text) == expected
+
+
+def test_every_field_is_an_option():
+    from klnorm_lib.encoders.pretrain import PretrainConfig
+    from klnorm_lib.study import Run
+
+    for command, config, own_options in (
+        (cli.run, Run, {"method_arg", "records", "as_json"}),
+        (cli.pretrain, PretrainConfig, {"as_json"}),
+    ):
+        fields = {f.name for f in dataclasses.fields(config)} - {"method_args"}
+        assert set(inspect.signature(command).parameters) - own_options == fields
+
+
+def test_run_options_have_the_defaults_of_a_run():
+    from klnorm_lib.study import Run
+
+    options = inspect.signature(cli.run).parameters
+    for field in dataclasses.fields(Run):
+        if field.name in options and field.name not in ("task", "encoder"):
+            assert options[field.name].default == field.default
+
+
+def test_pretrain_and_its_errors(tmp_path):
+    result = call("pretrain", "--corpora", tmp_path / "none", "--out", tmp_path / "out", "--json", code=2)
+    assert json.loads(result.stdout)["error"]
+
+
+def test_mirror_refuses_built_in_and_unknown_tasks(tmp_path):
+    assert "mrpc" in call("mirror", "mrcp", "--to", tmp_path, code=2).stderr
