@@ -83,7 +83,7 @@ def test_mathjax_comes_from_a_package_and_only_what_a_page_needs(mathjax):
 
 FORMULAS = [
     r"\tfrac12\left[\mathrm{expm1}(t) - t + \Big(\frac{\mu-\mu_p}{\sigma_p}\Big)^2\right]",
-    r"\begin{aligned} \hat x &= \frac{h-m}{\sqrt{v+\epsilon}} \\ z &\sim \mathcal N(\mu, \operatorname{diag}\sigma^2)\end{aligned}",
+    r"\begin{aligned} \hat x &= \frac{h-m}{\sqrt{v+\epsilon}} \\ z &\sim \mathcal N(\mu, \sigma^2)\end{aligned}",
     r"\underbrace{\mathbb E_{q}[-\ln p(y \mid z)]}_{\text{fit}} + \beta\,\mathrm{KL}(q \,\Vert\, r)",
     r"\boldsymbol\mu \odot \lVert W_{:j} \rVert^2 \quad \begin{cases} 0 & x<0 \\ 1 & \text{else}\end{cases}",
 ]
