@@ -21,8 +21,8 @@ _TEST_SEED = 0  # fixed: the test rows must not change with the split seed
 _READERS = {
     ".csv": lambda path: pd.read_csv(path, keep_default_na=False, na_values={}),
     ".tsv": lambda path: pd.read_csv(path, sep="\t", keep_default_na=False, na_values={}),
-    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False, convert_dates=False),
-    ".json": lambda path: pd.read_json(path, lines=True, dtype=False, convert_dates=False),
+    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False),
+    ".json": lambda path: pd.read_json(path, lines=True, dtype=False),
     ".parquet": pd.read_parquet,
 }
 
@@ -138,7 +138,8 @@ def _labels(values: pd.Series, name: str) -> tuple[list, tuple[str, ...] | None]
         raise TaskError(f"{name}: every row has the label {names[0]!r}; at least two classes are needed.")
     if len(names) > 50 and len(names) > len(labels) / 3:
         raise TaskError(
-            f"{name}: the label column has {len(names)} different values in {len(labels)} rows: is it text?"
+            f"{name}: the label column has {len(names)} different values in {len(labels)} rows; is it a text column? "
+            "Name the label column with label=."
         )
     return labels, names
 

@@ -40,14 +40,14 @@ def join(parts: Sequence[Rows]) -> Rows:
 def key(texts: tuple[str, ...]) -> str:
     """What two rows have in common when they say the same: lower case, letters and digits only, columns apart.
 
-    Letters are a-z, because copies of one corpus often differ in how accents were decoded; a text with none of them
-    keeps its other letters, and one without letters is itself.
+    Letters are a-z and ``<br />`` counts as a space, because copies of one corpus differ in how accents and line
+    breaks were kept; a text with no such letter keeps its other letters, and one without letters is itself.
     """
     return "\n".join(_plain_text(text) for text in texts)
 
 
 def _plain_text(text: str) -> str:
-    lower = text.lower()
+    lower = text.lower().replace("<br />", " ")
     return _NOT_PLAIN.sub("", lower) or _NOT_ALPHANUMERIC.sub("", lower) or text
 
 

@@ -199,32 +199,10 @@ CONCEPTS: dict[str, Concept] = {**PEOPLE, **THINGS, **PLACES, **TIMES, **ACTS, *
 CHILDREN: dict[str, tuple[str, ...]] = {
     name: tuple(c.name for c in CONCEPTS.values() if c.parent == name) for name in CONCEPTS
 }
-GIVEN_NAMES = [
-    "Maria",
-    "Omar",
-    "Lena",
-    "Viktor",
-    "Amina",
-    "Hugo",
-    "Priya",
-    "Jonas",
-    "Clara",
-    "Mateo",
-    "Yuki",
-    "Samuel",
-    "Ingrid",
-    "Tariq",
-    "Elena",
-    "Felix",
-    "Noor",
-    "Daniel",
-    "Ruth",
-    "Pablo",
-    "Greta",
-    "Kofi",
-    "Anna",
-    "Luca",
-]
+GIVEN_NAMES = (
+    "Maria", "Omar", "Lena", "Viktor", "Amina", "Hugo", "Priya", "Jonas", "Clara", "Mateo", "Yuki", "Samuel",
+    "Ingrid", "Tariq", "Elena", "Felix", "Noor", "Daniel", "Ruth", "Pablo", "Greta", "Kofi", "Anna", "Luca",
+)  # fmt: skip
 
 
 def is_a(name: str, general: str) -> bool:

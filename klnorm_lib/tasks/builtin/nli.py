@@ -17,32 +17,10 @@ from . import lexicon as lex
 
 LABELS = ("entailment", "not_entailment")
 HIGH, LOW = 0.6, 0.35  # overlap at or above HIGH repeats the premise, at or below LOW paraphrases it
-_FUNCTION = set(
-    [
-        "a",
-        "an",
-        "the",
-        "was",
-        "were",
-        "did",
-        "not",
-        "by",
-        "who",
-        "that",
-        "in",
-        "on",
-        "at",
-        "and",
-        "or",
-        "either",
-        "to",
-        "of",
-        "it",
-        "had",
-        "because",
-        "if",
-    ]
-)
+_FUNCTION = {
+    "a", "an", "the", "was", "were", "did", "not", "by", "who", "that", "in", "on", "at",
+    "and", "or", "either", "to", "of", "it", "had", "because", "if",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -156,25 +134,23 @@ _PEOPLE = [c for c in lex.PEOPLE if c != "person:person"]
 _THINGS = [c for c in lex.THINGS if c != "thing:object"]
 _PLACES, _TIMES, _ACTS = list(lex.PLACES), list(lex.TIMES), list(lex.ACTS)
 _DO, _TO = list(lex.THING_VERBS), list(lex.PERSON_VERBS)
-_MANNER = [
-    "quietly",
-    "eagerly",
-    "calmly",
-    "proudly",
-    "hastily",
-    "secretly",
-    "cheerfully",
-    "reluctantly",
-    "carefully",
+_MANNER = (
+    "quietly", "eagerly", "calmly", "proudly", "hastily", "secretly", "cheerfully", "reluctantly", "carefully",
     "boldly",
-]
+)  # fmt: skip
 _FACTIVE = ("knew", "realised", "noticed", "regretted", "was glad", "remembered", "was surprised")
 _HEDGED = ("hoped", "feared", "claimed", "suspected", "dreamed", "doubted", "was told")
-_DONE, _NOT_DONE = ("managed to", "was able to", "dared to"), ("failed to", "refused to", "forgot to", "neglected to")
+_DONE, _NOT_DONE = ("managed to", "hastened to", "dared to"), ("failed to", "refused to", "forgot to", "neglected to")
 _OPEN = ("planned to", "wanted to", "promised to", "was asked to")
 _SURE, _UNSURE = ("luckily", "predictably", "unfortunately", "strangely"), ("allegedly", "supposedly", "perhaps")
 
 Clauses = tuple[tuple[Literal, ...], ...]
+
+
+def _stranger(rng: random.Random, *known: str | None) -> str:
+    """Somebody who is neither one of ``known`` nor a kind of one, nor the other way round."""
+    people = [k for k in known if k in lex.PEOPLE]
+    return rng.choice([p for p in _PEOPLE if not any(lex.is_a(p, k) or lex.is_a(k, p) for k in people)])
 
 
 def _event(rng: random.Random, agent: str | None = None) -> Event:
@@ -185,15 +161,8 @@ def _event(rng: random.Random, agent: str | None = None) -> Event:
     if kind < 0.5:
         return Event(agent, rng.choice(_DO), rng.choice(_THINGS), place, time)
     if kind < 0.85:
-        patient = rng.choice([p for p in _PEOPLE if not lex.is_a(p, agent) and not lex.is_a(agent, p)])
-        return Event(agent, rng.choice(_TO), patient, place, time)
+        return Event(agent, rng.choice(_TO), _stranger(rng, agent), place, time)
     return Event(agent, rng.choice(_ACTS), None, place or rng.choice(_PLACES), time)
-
-
-def _other(rng: random.Random, *events: Event) -> str:
-    taken = [x for e in events for x in (e.agent, e.patient) if x in lex.PEOPLE]
-    free = [p for p in _PEOPLE if not any(lex.is_a(p, t) or lex.is_a(t, p) for t in taken)]
-    return rng.choice(free)
 
 
 # Every builder gives the premise without its full stop, its clauses, and the events that it mentions.
@@ -228,7 +197,7 @@ def _negated(rng: random.Random, say: _Speaker) -> tuple[str, Clauses, list[Even
 
 def _coordinated(rng: random.Random, say: _Speaker) -> tuple[str, Clauses, list[Event]]:
     first = _event(rng)
-    second = replace(first, agent=_other(rng, first))
+    second = replace(first, agent=_stranger(rng, first.agent, first.patient))
     both = rng.random() < 0.6
     names = [say.noun(first.agent), say.noun(second.agent)]
     subject = " and ".join(names) if both else "either " + " or ".join(names)
@@ -257,7 +226,7 @@ def _relative(rng: random.Random, say: _Speaker) -> tuple[str, Clauses, list[Eve
 
 def _linked(rng: random.Random, say: _Speaker) -> tuple[str, Clauses, list[Event]]:
     first = replace(_event(rng), time=None)
-    second = replace(_event(rng, _other(rng, first)), time=None)
+    second = replace(_event(rng, _stranger(rng, first.agent, first.patient)), time=None)
     sure = rng.random() < 0.6
     text = (
         f"{say.clause(first)} because {say.clause(second)}"

@@ -1,4 +1,4 @@
-"""topic_shift: name the topic of a sentence, trained on news, tried on forum posts with other words and other syntax."""
+"""topic_shift: name the topic of a sentence, trained on news, tried on forum posts in other words and syntax."""
 
 from __future__ import annotations
 
@@ -76,23 +76,10 @@ FORUM = {
         "rebooted; swore at; unplugged; reinstalled; fiddled with",
     ),
 }
-_CITIES = [
-    "Geneva",
-    "Bogota",
-    "Lagos",
-    "Helsinki",
-    "Osaka",
-    "Leeds",
-    "Tunis",
-    "Prague",
-    "Riga",
-    "Quito",
-    "Perth",
-    "Turin",
-    "Dakar",
-    "Austin",
-    "Hanoi",
-]
+_CITIES = (
+    "Geneva", "Bogota", "Lagos", "Helsinki", "Osaka", "Leeds", "Tunis", "Prague", "Riga", "Quito", "Perth", "Turin",
+    "Dakar", "Austin", "Hanoi",
+)  # fmt: skip
 _DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 _NEWS_TAILS = (
     "according to a statement", "officials said", "after weeks of negotiation", "despite earlier doubts",
@@ -100,29 +87,12 @@ _NEWS_TAILS = (
     "as observers had expected",
 )  # fmt: skip
 _OPEN = (
-    "lol",
-    "ok so",
-    "guys",
-    "not gonna lie",
-    "honestly",
-    "help",
-    "anyone else",
-    "rant time",
-    "true story",
-    "hey all",
-)
+    "lol", "ok so", "guys", "not gonna lie", "honestly", "help", "anyone else", "rant time", "true story", "hey all",
+)  # fmt: skip
 _CLOSE = (
-    "smh",
-    "any tips?",
-    "what now??",
-    "send help",
-    "so yeah",
-    "thoughts?",
-    "best day ever",
-    "cannot even",
-    "haha",
+    "smh", "any tips?", "what now??", "send help", "so yeah", "thoughts?", "best day ever", "cannot even", "haha",
     "again!!",
-)
+)  # fmt: skip
 _TIME = ("last night", "this morning", "just now", "like twice", "all week", "since lunch", "at 3am", "for ages")
 
 
