@@ -70,7 +70,7 @@ SPECS: dict[str, TaskSpec] = {
         ("forum",),
         {
             "what": "domain shift: trained on news sentences, ood/forum holds informal posts on the same topics",
-            "cue": "topic words of news and of forum posts are disjoint",
+            "cue": "the topic is told by the words of news, none of which occurs in a forum post",
             "rate": {"train": 1.0, "validation": 1.0, "test": 1.0, "ood/forum": 0.0},
         },
     ),
