@@ -74,6 +74,8 @@ class PenaltyLayer(nn.Module):
             self._check_started()
         if kl.ndim == 2:
             mask = self.positions(kl.unsqueeze(-1))
+            if mask is not None and mask.shape != kl.shape:
+                mask = None  # called on its own, outside the model's forward, whose last mask is of another batch
             weight = torch.ones_like(kl) if mask is None else mask.to(kl)
             kl = (kl * weight).sum(1) / weight.sum(1).clamp_min(1.0)
         weighted = self.schedule.beta_at(self.step) * kl.mean()

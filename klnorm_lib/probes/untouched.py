@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from klnorm_lib.methods.penalty import PenaltyLayer
-
 # Settings under which a training forward skips layers or masks inputs at random: off while measuring.
 _RANDOM_PARTS = {"layerdrop": 0.0, "encoder_layerdrop": 0.0, "apply_spec_augment": False}
 
@@ -30,14 +28,10 @@ def training_mode(encoder: nn.Module) -> Iterator[None]:
     settings = {name: getattr(config, name) for name in _RANDOM_PARTS if hasattr(config, name)}
     # Nothing is recomputed without gradients, and reentrant checkpointing would warn about just that.
     checkpointed = [module for module in modules if getattr(module, "gradient_checkpointing", False)]
-    # Penalised layers remember the mask of the last batch, which is not the mask of what runs in here.
-    masks = [(module, module._positions) for module in modules if isinstance(module, PenaltyLayer)]
     with _generators(encoder), torch.no_grad():
         try:
             for module in checkpointed:
                 module.gradient_checkpointing = False
-            for module, _ in masks:
-                module._positions = None
             for module in modules:
                 module.training = True  # not train(): some modules override it to do more
             for name in settings:
@@ -46,8 +40,6 @@ def training_mode(encoder: nn.Module) -> Iterator[None]:
         finally:
             for module in checkpointed:
                 module.gradient_checkpointing = True
-            for module, mask in masks:
-                module._positions = mask
             for name, value in settings.items():
                 setattr(config, name, value)
             for buffer, value in buffers:

@@ -204,6 +204,14 @@ def test_padding_does_not_change_the_penalty():
     assert together == pytest.approx(sum(alone) / 4, rel=1e-5)
 
 
+def test_encoder_alone_runs_after_a_batch_of_another_shape():
+    model, _ = changed_model(METHODS["klnorm-B-internal"])
+    model(**zoo.batch(model, rows=4))
+    alone = zoo.batch(model, rows=2, labels=False)
+    hidden = model.bert(**{k: v[:, :9] for k, v in alone.items()}).last_hidden_state
+    assert hidden.shape == (2, 9, zoo.WIDTH)
+
+
 class Rows(torch.utils.data.Dataset):
     def __init__(self, model, rows=16):
         self.data = zoo.batch(model, rows=rows)

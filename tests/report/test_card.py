@@ -1,0 +1,50 @@
+"""The encoder's card says what the records say, and the interval is Student's."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from klnorm_lib import encoders
+from klnorm_lib.encoders.sources import HERE
+from klnorm_lib.report import card
+
+
+@pytest.mark.parametrize("name", encoders.names())
+def test_committed_card_is_what_the_records_give(name):
+    committed = (HERE / name / "README.md").read_text()
+    assert card.refresh(name) == committed, "run: python -m klnorm_lib.report.card"
+    assert "<!-- twins -->\n<!--" not in committed
+
+
+def test_t_interval_by_hand():
+    differences = np.array([0.1, 0.2, 0.3, 0.2])
+    half = 3.182446 * differences.std(ddof=1) / math.sqrt(4)
+    assert card.t_interval(differences) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-6)
+    with pytest.raises(ValueError, match="at least 2"):
+        card.t_interval(np.array([0.1]))
+
+
+def fake(encoder, rate, seed, validation, test):
+    return SimpleNamespace(
+        status="finished",
+        method={"name": "plain"},
+        encoder={"name": encoder},
+        task={"name": "t", "primary_metric": "accuracy"},
+        run={"learning_rate": rate, "seed": seed, "split_seed": seed, "size": 20},
+        validation={"accuracy": validation},
+        test={"accuracy": test},
+    )
+
+
+def test_the_rate_is_chosen_on_validation_never_on_test(monkeypatch):
+    records = []
+    for seed in range(2):
+        records += [fake("e", 1e-4, seed, 0.9, 0.6), fake("e", 1e-3, seed, 0.8, 0.99)]
+        records += [fake("e:random", 1e-4, seed, 0.5, 0.5 + 0.01 * seed)]
+    monkeypatch.setattr(card, "packaged", lambda: ["file"])
+    monkeypatch.setattr(card, "read_records", lambda path: records)
+    assert "| t | 20 | 2 | 0.600 | 0.505 | +0.095" in card.twins("e")
+    with pytest.raises(LookupError, match="run the comparison"):
+        card.twins("other")
