@@ -16,9 +16,9 @@ _RANDOM_PARTS = {"layerdrop": 0.0, "encoder_layerdrop": 0.0, "apply_spec_augment
 
 @contextmanager
 def training_mode(encoder: nn.Module) -> Iterator[None]:
-    """Training mode without gradient, checkpointing, layer-drop and SpecAugment; on leaving, also by an error, all is as it was.
+    """Training mode without gradient, checkpointing, layer-drop and SpecAugment; on leaving all is as it was.
 
-    Kept are the training flag of every module, buffers, the config, and the generators of torch (CPU and the
+    After an error too. Kept are the training flag of every module, buffers, the config, and the generators of torch (CPU and the
     encoder's accelerators), numpy and Python.
     """
     modules = list(encoder.modules())

@@ -183,7 +183,7 @@ def test_measuring_leaves_no_trace(name, fails):
     assert block.counting.seen == 0
     same(traces(model), before)
     if not fails:
-        model(**zoo.batch(model))
+        model.eval()(**zoo.batch(model))  # in training the layer may be skipped at random
         assert block.counting.seen == 1
 
 
