@@ -37,7 +37,7 @@ class Commands(TyperGroup):
             if "--json" in sys.argv or ctx.meta.get("json"):
                 typer.echo(json.dumps({"error": message, "type": type(error).__name__}))
             else:
-                Console(stderr=True, highlight=False).print(f"[bold red]Error[/] {escape(message)}", soft_wrap=True)
+                Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             Console(stderr=True).print("interrupted; the same command starts or resumes the work")
@@ -46,7 +46,7 @@ class Commands(TyperGroup):
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     if issubclass(category, UserWarning):  # ours; the others are for developers
-        Console(stderr=True, highlight=False).print(f"[yellow]Note[/] {escape(str(message))}", soft_wrap=True)
+        Console(stderr=True, highlight=False).print(f"[yellow]Note:[/] {escape(str(message))}", soft_wrap=True)
 
 
 app = typer.Typer(
@@ -325,4 +325,6 @@ def report(
     _show(table)
     for record in found:
         if record.status == "failed":
-            Console(stderr=True).print(f"failed: {record.command}\n  {record.error['message']}", markup=False)
+            Console(stderr=True).print(
+                f"failed: {record.command}\n  {record.error['message']}", markup=False, soft_wrap=True
+            )

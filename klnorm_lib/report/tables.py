@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def summary(records: Iterable[Record]) -> pd.DataFrame:
     for record in records:
         if record.status == "finished":
             fields = {key: value for key, value in record.run.items() if key not in SEEDS}
-            key = repr((sorted(fields.items(), key=lambda item: item[0]), record.task["checksums"].get("test")))
+            rows = {k: v for k, v in record.task["checksums"].items() if k not in ("train", "validation")}
+            decides = [fields, rows, record.encoder["sha256"] or record.encoder["revision"], record.method["version"]]
+            key = json.dumps(decides, sort_keys=True)
             groups.setdefault(key, []).append(record)
     return pd.DataFrame([_group(members) for members in groups.values()])
 
@@ -157,6 +160,8 @@ def _section(path: Path) -> str:
             if record.status == "finished"
             else f"failed: {record.error['message'].splitlines()[0]}"
         )
+        scores = ", ".join(f"{name} {cell(values.get(primary))}" for name, values in record.ood.items())
+        result += f"; out of domain: {scores}" if scores else ""
         parts.append(f"`{record.hash[:12]}` {result}\n\n```bash\n{record.command}\n```")
     if failed:
         parts.append(f"Runs that failed: {len(failed)}.")

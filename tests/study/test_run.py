@@ -10,6 +10,7 @@ import torch
 
 from klnorm_lib import study
 from klnorm_lib.study import own_data, training
+from klnorm_lib.study.progress import Reporter
 from tests.study import small
 
 NUMBERS = ("evaluations", "selected", "train", "validation", "test", "ood", "gap", "calibration", "hash")
@@ -56,6 +57,30 @@ def test_accumulation_changes_the_loss_by_rounding_only(encoder, reviews):
             for n in (1, 2, 4, 8)
         ]
         np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["plain", "klnorm"])
+def test_trainer_divides_by_the_accumulation_steps(encoder, reviews, method, monkeypatch):
+    norms = {}
+
+    class Spy(training.Trainer):
+        def train(self):
+            self.add_callback(Norm())
+            return super().train()
+
+    class Norm(training.TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+            # Adam hides the length of a gradient, so the gradient itself is looked at
+            gradients = [p.grad.norm() for p in model.parameters() if p.grad is not None]
+            norms[args.gradient_accumulation_steps] = float(torch.stack(gradients).norm())
+
+    monkeypatch.setattr(training, "Trainer", Spy)
+    for parts in (1, 4):
+        asked = small.run(
+            encoder, reviews, method=method, steps=1, evaluations=1, gradient_accumulation=parts, max_grad_norm=1e9
+        )
+        study.run(asked, progress=False)
+    assert norms[4] < 2 * norms[1]  # dropout differs between the two; an undivided gradient would be four times as long
 
 
 def test_finished_run_is_not_done_again(encoder, reviews, tmp_path, capsys, monkeypatch):
@@ -139,7 +164,7 @@ def test_best_weights_are_the_ones_tested(encoder, reviews):
         "accuracy",
         lambda m, step: {"accuracy": next(scores), "nll": next(losses)},
         watch,
-        study.run.__globals__["Reporter"](False),
+        Reporter(False),
     )
     for step in range(1, 5):
         with torch.no_grad():
@@ -260,3 +285,11 @@ def test_repeated_texts_cannot_leak_into_the_test_set(encoder, reviews, tmp_path
     with pytest.warns(UserWarning, match="60 rows repeat"):
         _, data, _ = own_data.load(small.run(encoder, doubled))
     assert sum(map(len, data.values())) == 60
+
+
+def test_a_run_in_bf16_leaves_the_next_one_alone(encoder, reviews):
+    before = study.run(small.run(encoder, reviews), progress=False)
+    narrow = study.run(small.run(encoder, reviews, precision="bf16"), progress=False)
+    after = study.run(small.run(encoder, reviews), progress=False)
+    assert narrow.evaluations[-1]["train_loss"] != before.evaluations[-1]["train_loss"]
+    assert numbers(after) == numbers(before)
