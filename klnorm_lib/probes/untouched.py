@@ -18,8 +18,8 @@ _RANDOM_PARTS = {"layerdrop": 0.0, "encoder_layerdrop": 0.0, "apply_spec_augment
 def training_mode(encoder: nn.Module) -> Iterator[None]:
     """Training mode without gradient, checkpointing, layer-drop and SpecAugment; on leaving all is as it was.
 
-    After an error too. Kept are the training flag of every module, buffers, the config, and the generators of torch (CPU and the
-    encoder's accelerators), numpy and Python.
+    Also after an error. Kept are the training flag of every module, buffers, the config, and the generators of
+    torch (CPU and the encoder's accelerators), numpy and Python.
     """
     modules = list(encoder.modules())
     flags = [module.training for module in modules]
