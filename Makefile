@@ -53,7 +53,7 @@ book: $(EXECUTED) $(STAMP) ## render the book into build/book/_build/html (SCALE
 	@$(PY) $(TOOLS)/assemble.py --src $(SRC)
 	@rm -rf build/book
 	@echo "== rendering"
-	@$(BIN)/jupyter-book build $(SRC) --path-output build/book --all -W -n --keep-going
+	@PYTHONPATH=$(TOOLS) $(BIN)/jupyter-book build $(SRC) --path-output build/book --all -W -n --keep-going
 	@$(PY) $(TOOLS)/check.py --src $(SRC) --html build/book/_build/html
 	@echo "== open build/book/_build/html/index.html"
 

@@ -61,14 +61,29 @@ def public_modules() -> list[str]:
 def public_names(module: str) -> dict[str, object]:
     """The public functions and classes that ``module`` defines, and, for a package, those it lists in ``__all__``."""
     loaded = importlib.import_module(module)
-    listed = getattr(loaded, "__all__", ())
+    listed = {name: getattr(loaded, name) for name in getattr(loaded, "__all__", ())}
     return {
         name: value
-        for name, value in vars(loaded).items()
+        for name, value in {**vars(loaded), **listed}.items()
         if not name.startswith("_")
         and (inspect.isclass(value) or inspect.isfunction(value))
-        and (value.__module__ == module or name in listed)
+        and (name in listed or value.__module__ == module)
     }
+
+
+def described() -> dict[str, dict[str, str]]:
+    """Module to public name to directive: each object once, at the shortest path below the top that exports it."""
+    entries: dict[str, dict[str, str]] = {}
+    seen: set[int] = set()
+    for module in public_modules():
+        entries[module] = {}
+        if module in ("klnorm_lib", "klnorm_lib.cli"):
+            continue  # the top only passes names on; the commands document themselves
+        for name, value in public_names(module).items():
+            if id(value) not in seen:
+                seen.add(id(value))
+                entries[module][name] = "autoclass" if inspect.isclass(value) else "autofunction"
+    return entries
 
 
 def library() -> str:
@@ -77,24 +92,14 @@ def library() -> str:
         "# Library reference\n\nEvery public name of `klnorm_lib`, floor by floor; a module imports only from floors "
         "above it on this page. Formulas stand where they are computed, and the chapters derive them.\n"
     ]
-    for module in public_modules():
-        names = public_names(module)
-        if module.startswith("klnorm_lib.cli"):
-            names = {}  # the commands document themselves: klnorm --help
-        if not names and not inspect.getdoc(importlib.import_module(module)):
-            continue
-        kinds = {name: "autoclass" if inspect.isclass(value) else "autofunction" for name, value in names.items()}
-        entries = []
-        for name, kind in kinds.items():
-            # A package that passes a name on does not describe it a second time.
-            if names[name].__module__ != module:
-                home = names[name].__module__
-                entries.append(f"``{name}``: see ``{home}.{names[name].__name__}`` below.\n")
-                continue
-            members = "   :members:\n" if kind == "autoclass" else ""
-            entries.append(f".. {kind}:: {module}.{name}\n{members}")
-        body = f".. automodule:: {module}\n   :no-members:\n\n" + "\n".join(entries)
-        parts.append(f"## `{module}`\n\n```{{eval-rst}}\n{body}\n```\n")
+    for module, names in described().items():
+        lines = [f".. automodule:: {module}", "   :no-members:", "   :no-index:", ""]
+        for name, directive in names.items():
+            lines += [f".. {directive}:: {module}.{name}", *(["   :members:"] if directive == "autoclass" else []), ""]
+        if module == "klnorm_lib":
+            exported = importlib.import_module(module).__all__
+            lines += ["Names at the top, described below: " + ", ".join(f"``{n}``" for n in exported) + "."]
+        parts.append(f"## `{module}`\n\n```{{eval-rst}}\n" + "\n".join(lines) + "\n```\n")
     return "\n".join(parts)
 
 
