@@ -38,6 +38,7 @@ def assemble(root: Path, src: Path) -> None:
         shutil.copy(root / name, src / name)
     copy_mathjax(src / "book/_static/mathjax")
     for name, page in pages.generate(src).items():
+        (src / "book" / name).parent.mkdir(exist_ok=True)
         (src / "book" / name).write_text(page, encoding="utf-8")
 
 

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import nbformat
 
-GENERATED = ("status", "library", "results", "encoders")
+FLOORS = ("functional", "tasks", "encoders", "methods", "probes", "study", "report", "cli")
+GENERATED = ("status", "results", "encoders", "library/index", *(f"library/{floor}" for floor in FLOORS))
 PACKAGES = ("torch", "transformers", "datasets", "numpy", "scipy", "matplotlib", "papermill", "jupyter-book")
 MACHINE = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def generate(src: Path) -> dict[str, str]:
     """File name below ``book/`` to Markdown text."""
-    written = {"status": status(src), "library": library(), "results": results(), "encoders": encoders()}
+    written = {"status": status(src), "results": results(), "encoders": encoders(), **library()}
     return {f"{name}.md": written[name] for name in GENERATED}
 
 
@@ -51,11 +52,10 @@ def public_modules() -> list[str]:
     """Every module of the library that a reader may import, in the order of the floors of the house."""
     import klnorm_lib
 
-    floors = ("functional", "tasks", "encoders", "methods", "probes", "study", "report", "cli")
     names = [m.name for m in pkgutil.walk_packages(klnorm_lib.__path__, "klnorm_lib.")]
     public = [n for n in names if not any(part.startswith("_") for part in n.split("."))]
-    known = [n for n in public if n.split(".")[1] in floors]
-    return ["klnorm_lib", *sorted(known, key=lambda n: (floors.index(n.split(".")[1]), n))]
+    known = [n for n in public if n.split(".")[1] in FLOORS]
+    return ["klnorm_lib", *sorted(known, key=lambda n: (FLOORS.index(n.split(".")[1]), n))]
 
 
 def public_names(module: str) -> dict[str, object]:
@@ -86,21 +86,26 @@ def described() -> dict[str, dict[str, str]]:
     return entries
 
 
-def library() -> str:
-    """The reference of every public function and class, from its docstring."""
-    parts = [
-        "# Library reference\n\nEvery public name of `klnorm_lib`, floor by floor; a module imports only from floors "
-        "above it on this page. Formulas stand where they are computed, and the chapters derive them.\n"
-    ]
+def library() -> dict[str, str]:
+    """The reference of every public function and class, from its docstring: one page a floor."""
+    pages = {
+        "library/index": "# Library reference\n\nEvery public name of `klnorm_lib`, floor by floor, from the ground up; "
+        "a module imports from floors below its own only. Formulas stand where they are computed; the chapters derive "
+        "them. These names are exported at the top: "
+        + ", ".join(f"`{name}`" for name in importlib.import_module("klnorm_lib").__all__)
+        + ".\n\n```{tableofcontents}\n```\n"
+    }
     for module, names in described().items():
         lines = [f".. automodule:: {module}", "   :no-members:", "   :no-index:", ""]
         for name, directive in names.items():
             lines += [f".. {directive}:: {module}.{name}", *(["   :members:"] if directive == "autoclass" else []), ""]
-        if module == "klnorm_lib":
-            exported = importlib.import_module(module).__all__
-            lines += ["Names at the top, described below: " + ", ".join(f"``{n}``" for n in exported) + "."]
-        parts.append(f"## `{module}`\n\n```{{eval-rst}}\n" + "\n".join(lines) + "\n```\n")
-    return "\n".join(parts)
+        parts = module.split(".")
+        if len(parts) > 1:
+            heading = "#" if len(parts) == 2 else "##"
+            section = f"{heading} `{module}`\n\n```{{eval-rst}}\n" + "\n".join(lines) + "\n```\n"
+            page = f"library/{parts[1]}"
+            pages[page] = f"{pages[page]}\n{section}" if page in pages else section
+    return pages
 
 
 def results() -> str:
