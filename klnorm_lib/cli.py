@@ -40,7 +40,9 @@ class Commands(TyperGroup):
                 Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            Console(stderr=True).print("interrupted; the same command starts or resumes the work")
+            Console(stderr=True).print(
+                "interrupted; the same command starts a run again, and resumes a pretraining at its last checkpoint"
+            )
             raise typer.Exit(130) from None
 
 

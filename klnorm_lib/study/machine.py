@@ -68,14 +68,14 @@ def peak_memory(device: str) -> dict[str, Any]:
     import torch
 
     if device == "cuda":
-        return {"bytes": int(torch.cuda.max_memory_allocated()), "what": "allocated on the accelerator"}
+        return {"peak_bytes": int(torch.cuda.max_memory_allocated()), "what": "allocated on the accelerator"}
     try:
         import resource
     except ImportError:  # Windows has no resource module
-        return {"bytes": None, "what": "not measured on this system"}
+        return {"peak_bytes": None, "what": "not measured on this system"}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
-        "bytes": int(peak if sys.platform == "darwin" else peak * 1024),
+        "peak_bytes": int(peak if sys.platform == "darwin" else peak * 1024),
         "what": "resident in the process, from its start",
     }
 

@@ -192,7 +192,7 @@ def _fill(record: Record, run: Run, inputs: _Inputs, reporter: Reporter, started
     record.selected = evaluator.best
     record.validation = next(e for e in evaluator.history if e["step"] == evaluator.best["step"])["validation"]
     _measure(record, task, regression, model, rows, collator)
-    record.memory = {"peak_bytes": (peak := machine.peak_memory(inputs.device))["bytes"], "what": peak["what"]}
+    record.memory = machine.peak_memory(inputs.device)
     record.time["total_seconds"] = round(time.perf_counter() - started, 3)
     primary = record.task["primary_metric"]
     reporter.say(
