@@ -50,7 +50,7 @@ def build(name: str, **fields) -> Method | None:
         return None
     if name not in REGISTRY:
         near = difflib.get_close_matches(name, names(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ValueError(f"unknown method {name!r}{hint} There are: {', '.join(names())}")
     known = [f.name for f in dataclasses.fields(REGISTRY[name])]
     unknown = sorted(set(fields) - set(known))

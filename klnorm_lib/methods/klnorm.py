@@ -94,7 +94,7 @@ class KLNorm(Method):
             )
         if self.placement == "internal" and self.statistics == "batch":
             raise ValueError(
-                "batch statistics over padded sequences are not offered inside the encoder; use layer, rms"
+                "batch statistics over padded sequences are not offered inside the encoder; use layer, rms or group"
             )
 
     @property

@@ -16,7 +16,8 @@ def load(path: str | Path) -> nn.Module:
     Works for whole models and for peft adapters whose methods were applied after ``get_peft_model``. The report of
     the new ``apply`` is at ``model.klnorm_report`` (its callbacks serve further training).
     Raises ``FileNotFoundError`` when ``path`` holds no model, ``ValueError`` when it was saved without methods, by
-    a newer format, with an unknown method, or when its files are corrupt, truncated or incomplete.
+    a newer format, with an unknown method, when its files are corrupt, truncated or incomplete, or when an adapter
+    leaves out weights that its base was given at random.
     """
     path = Path(path)
     saved = _read_json(path / "config.json").get(CONFIG_KEY)
@@ -62,12 +63,26 @@ def _known_to_plain(key: str, model: nn.Module) -> bool:
 def _load_adapter(path: Path, methods: list) -> nn.Module:
     from peft import PeftModel
 
-    base = _read_json(path / "adapter_config.json")["base_model_name_or_path"]
-    model, _ = _plain(path, base)
+    settings = _read_json(path / "adapter_config.json")
+    base, saved = settings["base_model_name_or_path"], settings.get("modules_to_save") or ()
+    model, missing = _plain(path, base)
+    lost = sorted(key for key in missing if not _in_modules(key, saved))
+    if lost:
+        # Frozen by peft and drawn at random when the base was built: nobody wrote them down.
+        raise ValueError(
+            f"{path}: {', '.join(lost)} are neither in the base model {base} nor in the adapter, so they are lost; "
+            "train again with the modules that hold them in modules_to_save of the adapter's config"
+        )
     report = apply(model, *methods)
     model = PeftModel.from_pretrained(model, path)
     model.klnorm_report = report
     return model
+
+
+def _in_modules(key: str, modules) -> bool:
+    """Whether a module of that name, as peft matches names, holds the parameter ``key``."""
+    parts = key.split(".")[:-1]
+    return any(f".{'.'.join(parts[:i])}".endswith(f".{m}") for i in range(1, len(parts) + 1) for m in modules)
 
 
 def _plain(config_path: Path, weights: str | Path) -> tuple[nn.Module, set[str]]:

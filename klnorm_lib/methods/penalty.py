@@ -103,6 +103,9 @@ class Penalty(Tensor):
         """``value`` as a ``Penalty``, sharing its graph."""
         return value.as_subclass(Penalty)
 
+    def __format__(self, spec: str) -> str:
+        return format(self.detach().as_subclass(Tensor), spec)  # torch formats its own class only
+
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         if getattr(func, "__name__", "") in {"add", "__add__", "__radd__", "__iadd__", "add_"} and len(args) > 1:

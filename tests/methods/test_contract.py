@@ -147,6 +147,15 @@ def test_adding_the_penalty_twice_raises():
     assert (auxiliary_loss(model) * 2 + 1).item() > 1
 
 
+def test_the_penalty_prints_like_a_number():
+    model, _ = changed_model(KLNorm())
+    model.train()
+    model(**zoo.batch(model))
+    penalty = auxiliary_loss(model)
+    assert f"{penalty:.4f}" == f"{penalty.item():.4f}"
+    assert float(f"{penalty}") == penalty.item()
+
+
 def test_own_loss_from_logits_may_add_it():
     model, _ = changed_model(KLNorm(beta=0.5), **no_dropout)
     model.train()

@@ -66,3 +66,23 @@ def test_twice_is_refused_through_the_wrapper(tmp_path):
     apply(model, KLNorm())
     with pytest.raises(ValueError, match="already applied"):
         apply(model, KLNorm())
+
+
+def test_weights_that_neither_base_nor_adapter_holds_are_missed(tmp_path):
+    # A masked language model has no pooler; the classifier's is drawn at random, and LoRA freezes it.
+    zoo.build("bert", kind="masked-lm").save_pretrained(tmp_path / "base")
+
+    def train_and_save(folder, modules):
+        base = type(zoo.build("bert")).from_pretrained(tmp_path / "base", num_labels=zoo.LABELS)
+        config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=LORA["bert"], modules_to_save=modules)
+        model = get_peft_model(base, config)
+        trainer_for(model, apply(model, KLNorm(beta=0.1)), tmp_path).train()
+        model.eval().save_pretrained(folder)
+        return model
+
+    train_and_save(tmp_path / "lacking", None)
+    with pytest.raises(ValueError, match=r"bert\.pooler\.dense\.weight.*modules_to_save"):
+        load(tmp_path / "lacking")
+    model = train_and_save(tmp_path / "whole", ["pooler"])
+    inputs = zoo.batch(model)
+    assert torch.equal(load(tmp_path / "whole")(**inputs).logits, model(**inputs).logits)
