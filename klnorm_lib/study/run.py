@@ -207,7 +207,10 @@ def _measure(record: Record, task, regression: bool, model, rows, collator) -> N
 
     from klnorm_lib.study import evaluation
 
-    logits = {name: evaluation.predict(model, split, collator) for name, split in rows.items() if name != "validation"}
+    step = record.selected["step"]
+    logits = {
+        name: evaluation.predict(model, split, collator, step) for name, split in rows.items() if name != "validation"
+    }
     for name in ("train", "test"):
         setattr(record, name, evaluation.score(task.metrics, logits[name], rows[name]["label"], regression))
     record.gap = {
