@@ -89,8 +89,8 @@ def described() -> dict[str, dict[str, str]]:
 def library() -> dict[str, str]:
     """The reference of every public function and class, from its docstring: one page a floor."""
     pages = {
-        "library/index": "# Library reference\n\nEvery public name of `klnorm_lib`, floor by floor, from the ground up; "
-        "a module imports from floors below its own only. Formulas stand where they are computed; the chapters derive "
+        "library/index": "# Library reference\n\nEvery public name of `klnorm_lib`, floor by floor from the ground; a "
+        "module imports from floors below its own only. Formulas stand where they are computed; the chapters derive "
         "them. These names are exported at the top: "
         + ", ".join(f"`{name}`" for name in importlib.import_module("klnorm_lib").__all__)
         + ".\n\n```{tableofcontents}\n```\n"
