@@ -28,12 +28,22 @@ def execute(source: Path, target: Path, scale: str) -> float:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = folder / source.name
     quiet_ipython(folder / "ipython")
+    live = sys.stdout.isatty()
     bar = {"desc": source.stem, "bar_format": FORMAT, "file": sys.stdout, "mininterval": 0.5}
+    if not live:
+        print(f"{source.stem:<32}", end="", flush=True)
     start = time.monotonic()
     papermill.execute_notebook(
-        str(source), str(partial), parameters={"SCALE": scale}, kernel_name="python3", cwd=str(folder), progress_bar=bar
+        str(source),
+        str(partial),
+        parameters={"SCALE": scale},
+        kernel_name="python3",
+        cwd=str(folder),
+        progress_bar=live and bar,
     )
     seconds = time.monotonic() - start
+    if not live:
+        print(f"{seconds:6.1f} s")
     finish(partial, target, scale, seconds)
     shutil.rmtree(folder)
     return seconds
