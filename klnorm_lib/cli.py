@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
+EVERY = ("task", "size", "encoder", "method", "split_seed", "seed", "metric", "train", "validation", "test", "hash")
 HELP = "Fine-tuning with few labels: KL-Norm, guided dropout and their controls."
 
 
@@ -295,7 +296,9 @@ def report(
         list[Path] | None, typer.Option(help="Records file; repeatable. All packaged ones and yours if not given.")
     ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="First move broken lines to FILE.broken.")] = False,
-    every: Annotated[bool, typer.Option("--every", help="One row a run instead of one row a set of seeds.")] = False,
+    every: Annotated[
+        bool, typer.Option("--every", help="One row a run, not one row a set of seeds; --json has all.")
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the results page as markdown.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -320,7 +323,7 @@ def report(
     if markdown:
         typer.echo(tables.results_page(files))
         return
-    frame = tables.frame(found) if every else tables.summary(found)
+    frame = tables.frame(found)[[*EVERY]] if every else tables.summary(found)
     table = _table(*map(str, frame.columns))
     for row in frame.itertuples(index=False, name=None):
         table.add_row(*(cell(value) for value in row))

@@ -33,6 +33,10 @@ def own(files, *more):
     return ["run", *options, "--steps", 2, "--evaluations", 1, "--batch-size", 8, *more]
 
 
+def record_hash(records):
+    return json.loads(records.read_text().splitlines()[0])["hash"][:12]
+
+
 def test_run_then_done_already(files, tmp_path):
     records = tmp_path / "r.jsonl"
     first = call(*own(files, "--method", "klnorm", "--method-arg", "beta=1e-2", "--records", records))
@@ -44,6 +48,7 @@ def test_run_then_done_already(files, tmp_path):
     table = call("report", "--records", records)
     assert "klnorm(beta=0.01)" in table.stdout
     assert json.loads(call("report", "--records", records, "--json").stdout)[0]["method"]["fields"]["beta"] == 0.01
+    assert record_hash(records) in call("report", "--records", records, "--every").stdout
     page = call("report", "--records", records, "--markdown").stdout
     assert "klnorm run --encoder small --method klnorm --seed 0" in page
 
