@@ -84,7 +84,7 @@ def check(colab: Colab, notebook: Path) -> list[str]:
     colab.run(notebook, last=1, colab=False)
     if colab.installed():
         return ["the hidden cell installed the library although google.colab is not loaded"]
-    print("== control: without the repository, the installation fails (pip's error below is meant)")
+    print("== control: without the repository, the installation fails")
     colab.run(notebook, last=1, redirected=False)
     if colab.installed():
         return ["the library was installed from somewhere else than the repository's address"]
