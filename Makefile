@@ -20,8 +20,10 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 EXECUTED := $(NOTEBOOKS:%=$(SRC)/%)
 LIBRARY := $(shell find klnorm_lib -type f -not -path '*/__pycache__/*')
 
-# torch's threads spin while they wait, which stalls a busy machine; nothing here may reach a model hub.
+# Threads of torch and of numpy's BLAS spin while they wait, which stalls a busy machine; BLAS has no switch for that.
 export OMP_WAIT_POLICY := PASSIVE
+export OPENBLAS_NUM_THREADS := 1
+# Nothing here may reach a model hub.
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export HF_DATASETS_OFFLINE := 1
