@@ -268,6 +268,9 @@ def pretrain(
     weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
     mask_probability: Annotated[float | None, typer.Option(help="Share of tokens to predict.")] = None,
     dropout: Annotated[float | None, typer.Option(help="In pretraining only.")] = None,
+    warm_start: Annotated[
+        bool | None, typer.Option(help="Start word embeddings from co-occurrence counts instead of noise.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Weights, order and masks.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     checkpoint_steps: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,

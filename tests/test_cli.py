@@ -93,7 +93,7 @@ def test_methods_tell_their_defaults():
         (("--task", "mrpc", "--method", "klnorm", "--method-arg", "beta"), "NAME=VALUE"),
         (("--task", "mrpc", "--method", "klnorm", "--method-arg", "beta=-1"), "beta"),
         (("--task", "mrpc", "--steps", "0"), "steps"),
-        (("--data", "none.csv", "--text", "a", "--label", "b"), "no file at none.csv"),
+        (("--data", "none.csv", "--text", "a", "--label", "b"), "there is no file"),
         ((), "klnorm tasks"),
     ],
 )

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from klnorm_lib.encoders.cooccurrence import ppmi_vectors
 from klnorm_lib.encoders.corpora import documents
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -31,8 +32,9 @@ class PretrainConfig:
 
     ``corpora``: files or folders of running text. ``out``: where checkpoints and the finished encoder go.
     ``length``: tokens a sequence; ``batch_size``: sequences a step; ``minutes``: stop after that long and resume
-    later (0: run to the last step). ``dropout`` is used in training only; the saved configuration keeps 0.1, the
-    value fine-tuning starts from.
+    later (0: run to the last step). ``warm_start``: word embeddings start from co-occurrence counts of the corpora
+    and the output bias from word frequencies, instead of noise and zero. ``dropout`` is used in training only; the
+    saved configuration keeps 0.1, the value fine-tuning starts from.
     """
 
     corpora: tuple[str, ...]
@@ -50,6 +52,7 @@ class PretrainConfig:
     weight_decay: float = 0.01
     mask_probability: float = 0.15
     dropout: float = 0.0
+    warm_start: bool = True
     seed: int = 0
     device: str = "auto"
     checkpoint_steps: int = 500
@@ -81,6 +84,8 @@ def pretrain(config: PretrainConfig, progress: bool = True) -> dict:
     )
     model = _model(config, tokenizer).to(device)
     optimiser = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98))
+    if config.warm_start and not (out / "checkpoint.pt").exists():
+        _warm_start(model, train, config)
     step, seconds = _resume(config, out, model, optimiser, device)
     started = time.monotonic()
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -187,6 +192,15 @@ def _model(config: PretrainConfig, tokenizer):
             pad_token_id=tokenizer.pad_token_id,
         )
     ).train()
+
+
+@torch.no_grad()
+def _warm_start(model, sequences: np.ndarray, config: PretrainConfig) -> None:
+    words = model.get_input_embeddings().weight
+    vectors = torch.from_numpy(ppmi_vectors(sequences, *words.shape, seed=config.seed))
+    words.copy_(0.06 * vectors)  # well above the 0.02 of the position embeddings that are added to it
+    frequency = torch.from_numpy(np.bincount(sequences.ravel(), minlength=len(words)) + 1.0).float()
+    model.cls.predictions.bias.copy_(torch.log(frequency / frequency.sum()))
 
 
 def _tokenizer(config: PretrainConfig, paths: list[Path], out: Path):

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from klnorm_lib.study import machine, own_data, store
+from klnorm_lib.study import machine, store
 from klnorm_lib.study.errors import NotFiniteError
 from klnorm_lib.study.progress import Reporter, show
 from klnorm_lib.study.record import Record
@@ -80,7 +80,9 @@ def _load(run: Run) -> _Inputs:
     device = machine.pick_device(run.device)
     method = methods.build(run.method, **_method_args(run))
     if run.data is not None:
-        task, data, provenance = own_data.load(run)
+        data, task, provenance = tasks.from_file(
+            run.data, run.text, run.text_pair, run.label, size=run.size, split_seed=run.split_seed
+        )
     else:
         task = tasks.spec(run.task)
         data, provenance = tasks.load_with_provenance(run.task, run.size, run.split_seed, run.source)

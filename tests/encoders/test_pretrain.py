@@ -5,6 +5,7 @@ import lzma
 import shutil
 import tarfile
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -42,8 +43,10 @@ def config(corpus, out, **fields):
 
 def test_learns_and_loads_as_an_encoder(corpus, tmp_path):
     summary = pretrain(config(corpus, tmp_path, steps=60), progress=False)
-    untrained = pretrain(config(corpus, tmp_path / "one", steps=1), progress=False)
+    untrained = pretrain(config(corpus, tmp_path / "one", steps=1, warm_start=False), progress=False)
     assert summary["heldout_loss"] < untrained["heldout_loss"] - 0.5
+    warm = pretrain(config(corpus, tmp_path / "warm", steps=1), progress=False)
+    assert warm["heldout_loss"] < untrained["heldout_loss"], "the warm start knows word frequencies"
     assert summary["tokens_seen"] == 60 * 8 * 16
     assert load_file(tmp_path / "model.safetensors")["bert.embeddings.word_embeddings.weight"].dtype == torch.float16
     saved = json.loads((tmp_path / "config.json").read_text())
@@ -128,3 +131,24 @@ def test_corpora_formats(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no .txt"):
         list(documents([tmp_path / "empty"]))
+
+
+def test_words_in_the_same_places_get_like_vectors():
+    from klnorm_lib.encoders.cooccurrence import ppmi_vectors
+
+    rng = np.random.default_rng(0)
+    # Tokens 10 and 11 are interchangeable between 20..24; token 12 lives between 30..34.
+    rows = []
+    for _ in range(600):
+        for word, low in ((rng.choice([10, 11]), 20), (12, 30)):
+            rows.append([*rng.integers(low, low + 5, 3), word, *rng.integers(low, low + 5, 3)])
+    vectors = ppmi_vectors(np.array(rows, np.uint16), 40, 8)
+    assert vectors.shape == (40, 8)
+    assert vectors.std() == pytest.approx(1.0, abs=1e-3)
+
+    def cosine(a, b):
+        return vectors[a] @ vectors[b] / np.linalg.norm(vectors[a]) / np.linalg.norm(vectors[b])
+
+    assert cosine(10, 11) > 0.9 > 0.5 > cosine(10, 12)
+    with pytest.raises(ValueError, match="larger vocabulary"):
+        ppmi_vectors(np.array(rows, np.uint16), 40, 40)

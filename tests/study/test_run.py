@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from klnorm_lib import study
-from klnorm_lib.study import own_data, training
+from klnorm_lib.study import training
 from klnorm_lib.study.progress import Reporter
 from tests.study import small
 
@@ -242,49 +242,12 @@ def test_method_args_are_frozen(encoder, reviews):
         asked.method_args["rates"]["embeddings"] = 0.2
 
 
-def test_own_file_splits_do_not_share_rows_and_nest(encoder, reviews):
-    parts = {}
-    for size in (20, 40):
-        _, data, _ = own_data.load(small.run(encoder, reviews, size=size))
-        parts[size] = {name: set(split["text"]) for name, split in data.items()}
-        assert len(data["train"]) + len(data["validation"]) == size
-        assert not parts[size]["train"] & parts[size]["test"]
-        assert not parts[size]["validation"] & (parts[size]["test"] | parts[size]["train"])
-    assert parts[20]["test"] == parts[40]["test"]
-    assert parts[20]["train"] < parts[40]["train"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("words,other\na,b\n", "no column 'verdict'"),
-        ("words,verdict\n" + "".join(f"text {i},yes\n" for i in range(20)), "one class only"),
-        ("words,verdict\n" + "".join(f"text {i},{i % 2}\n" for i in range(6)), "at least 10"),
-        ("words,verdict\n" + "".join(f"text {i},{i % 2}\n" for i in range(20)) + "odd,7\n", "has 1 rows"),
-        ("words,verdict\n" + "".join(f"text {i},{i % 2}\n" for i in range(20)) + ",1\n", "empty in row 21"),
-    ],
-)
-def test_bad_files_are_explained(encoder, tmp_path, content, message):
-    path = tmp_path / "bad.csv"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=message):
-        own_data.load(small.run(encoder, path))
-
-
-def test_missing_file_and_too_large_a_size(encoder, reviews, tmp_path):
-    with pytest.raises(FileNotFoundError, match="--data"):
-        own_data.load(small.run(encoder, tmp_path / "none.csv"))
+def test_a_bad_file_is_refused_before_training(encoder, reviews, tmp_path):
+    with pytest.raises(ValueError, match="there is no file"):
+        study.run(small.run(encoder, tmp_path / "none.csv"), records=tmp_path / "r.jsonl", progress=False)
     with pytest.raises(ValueError, match="larger than the data"):
-        own_data.load(small.run(encoder, reviews, size=5_000))
-
-
-def test_repeated_texts_cannot_leak_into_the_test_set(encoder, reviews, tmp_path):
-    doubled = tmp_path / "doubled.csv"
-    lines = reviews.read_text().splitlines(keepends=True)
-    doubled.write_text("".join([*lines, *lines[1:]]))
-    with pytest.warns(UserWarning, match="60 rows repeat"):
-        _, data, _ = own_data.load(small.run(encoder, doubled))
-    assert sum(map(len, data.values())) == 60
+        study.run(small.run(encoder, reviews, size=5_000), records=tmp_path / "r.jsonl", progress=False)
+    assert not (tmp_path / "r.jsonl").exists()
 
 
 def test_a_run_in_bf16_leaves_the_next_one_alone(encoder, reviews):
