@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import time
@@ -57,12 +58,13 @@ def quiet_ipython(folder: Path) -> None:
 
 
 def finish(partial: Path, target: Path, scale: str, seconds: float) -> None:
-    """Hide the injected parameters, say on the page what was run, and keep the time for the status page."""
+    """Hide the injected parameters, number the title, say what was run, and keep the time for the status page."""
     notebook = nbformat.read(partial, as_version=4)
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.metadata["tags"].append("remove-cell")
     title = notebook.cells[0]
+    title.source = re.sub(r"\A# ", f"# {target.stem[:2]} · ", title.source)
     title.source += (
         f"\n\n<small>This page was executed at scale `{scale}` in {seconds:.0f} s on the machine that built the book; "
         "[status](../book/status.md).</small>"

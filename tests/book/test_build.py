@@ -39,13 +39,14 @@ def test_execution_sets_the_scale_and_says_so(notebook, tmp_path):
     injected = next(c for c in executed.cells if "injected-parameters" in c.metadata.get("tags", []))
     assert "remove-cell" in injected.metadata["tags"]
     assert [c.outputs[0].text for c in executed.cells if c.source == "print(SCALE)"] == ["paper\n"]
+    assert executed.cells[0].source.startswith("# 01 · A title\n")
     assert "scale `paper`" in executed.cells[0].source
     assert executed.metadata["book"] == {"scale": "paper", "seconds": round(seconds, 1)}
     assert source.read_bytes() == before
     assert not list(tmp_path.rglob("dropping.txt"))
 
     status = pages.status(tmp_path / "build/src")
-    assert "| [A title](../notebooks/01_a.ipynb) | paper |" in status
+    assert "| [01 · A title](../notebooks/01_a.ipynb) | paper |" in status
     assert "| torch | " in status
 
 
