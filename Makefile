@@ -71,7 +71,7 @@ lint: $(STAMP) ## check formatting, imports, and that notebooks hold no outputs
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 ifneq ($(NOTEBOOKS),)
-	@$(BIN)/nbstripout --verify $(NOTEBOOKS)
+	@$(BIN)/nbstripout --keep-id --verify $(NOTEBOOKS)
 endif
 
 colab-test: $(STAMP) ## run one notebook as Colab would: alone, in a new environment (NOTEBOOK=notebooks/…)

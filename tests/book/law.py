@@ -83,7 +83,7 @@ def size(notebook: NotebookNode) -> Iterator[str]:
 def stripped(notebook: NotebookNode) -> Iterator[str]:
     for index, cell in code_cells(notebook):
         if cell.outputs or cell.execution_count is not None:
-            yield f"cell {index} holds outputs; run nbstripout"
+            yield f"cell {index} holds outputs; run nbstripout --keep-id"
 
 
 def form(notebook: NotebookNode) -> Iterator[str]:
