@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 import pages
+import repo_url
+import source_links
 
 # The extensions are fetched by the script itself when a formula needs one; if one is missing, a whole page stays unset.
 MATHJAX_FILES = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")
@@ -32,6 +34,7 @@ def assemble(root: Path, src: Path) -> None:
     for executed in (src / "notebooks").glob("*.ipynb"):
         if not (root / "notebooks" / executed.name).exists():
             executed.unlink()
+    source_links.link_notebooks(src / "notebooks", repo_url.current(root))
     shutil.rmtree(src / "book", ignore_errors=True)
     shutil.copytree(root / "book", src / "book", ignore=shutil.ignore_patterns("_build_tools", ".*", "__pycache__"))
     for name in ("_config.yml", "_toc.yml"):

@@ -21,7 +21,7 @@ NOT_PROSE = (
 )
 # Names that contain a number, and say nothing that was measured.
 SOFTWARE = "Python|PyTorch|torch|transformers|CUDA|jupyter-book"
-NAMES = rf"arXiv:? ?\d{{4}}\.\d{{5}}|CC BY 4\.0|Apache-2\.0|(?:{SOFTWARE})[ -]\d+(?:\.\w+)*"
+NAMES = rf"arXiv:? ?\d{{4}}\.\d{{5}}|CC BY(?:-SA)? [234]\.\d|Apache-2\.0|(?:{SOFTWARE})[ -]\d+(?:\.\w+)*"
 TYPED = re.compile(r"(?<![\w.])\d*\.\d+(?!\.?\d)|(?<![\w.])\d+(?:\.\d+)?\s?(?:%|per ?cent\b)|\b\d+e-?\d+\b")
 DECLARED = re.compile(r"<!--\s*constants:(.*?)-->", re.DOTALL)
 

@@ -8,6 +8,7 @@ import latex
 import nbformat
 import pages
 import pytest
+import source_links
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from papermill.exceptions import PapermillExecutionError
 
@@ -107,3 +108,11 @@ def test_mathjax_itself_says_what_is_wrong(mathjax):
 def test_library_reference_describes_each_object_once():
     described = [line for page in pages.library().values() for line in page.splitlines() if line.startswith(".. auto")]
     assert len(described) == len(set(described)) > 20
+
+
+def test_the_line_below_an_equation_is_linked_once():
+    line = "<small>Computed by `klnorm_lib.apply`; asserted by `tests/a/test_b.py::test_c[d]`.</small>"
+    linked = source_links.link_line(line, "https://github.com/org/repo")
+    assert "{py:obj}`klnorm_lib.apply`" in linked
+    assert "[`tests/a/test_b.py::test_c[d]`](https://github.com/org/repo/blob/main/tests/a/test_b.py)" in linked
+    assert source_links.link_line(linked, "https://github.com/org/repo") == linked
