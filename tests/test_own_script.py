@@ -59,14 +59,14 @@ def test_the_script_of_the_chapter_runs_alone_and_what_it_saves_loads(chapter, t
     (tmp_path / "mine.py").write_text(script)
     printed = call([sys.executable, "mine.py"], tmp_path)
     assert "klnorm: form B layer before classifier" in printed
-    loss = float(printed.strip().splitlines()[-1])
+    loss = float(re.search(r"validation loss ([\d.]+)", printed)[1])
     data = tasks.load("topic_shift", size=200)["validation"]
     model = klnorm_lib.load(tmp_path / "run/final")
     _, tokenizer = encoders.load("klnorm-tiny", num_labels=5)
     batch = tokenizer(list(data["text"]), truncation=True, max_length=64, padding=True, return_tensors="pt")
     with torch.no_grad():
         again = model(**batch, labels=torch.tensor(data["label"])).loss.item()
-    assert again == pytest.approx(loss, abs=1e-4)
+    assert again == pytest.approx(loss, abs=6e-4)
     assert loss < 1.2, "below the loss of guessing among five topics, log(5) = 1.61"
 
 
