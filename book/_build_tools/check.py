@@ -151,6 +151,9 @@ def rendered(html: Path) -> Iterator[str]:
         name = path.relative_to(html).as_posix()
         page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
         yield from page_problems(name, page)
+        button = f"/blob/main/{name.removesuffix('.html')}.ipynb"
+        if name.startswith("notebooks/") and not page.select(f'a[href^="https://colab."][href$="{button}"]'):
+            yield f"{name}: no Colab button that opens {button[11:]}; see launch_buttons and repository in _config.yml"
         for span in page.select(".math.notranslate"):
             # A numbered equation carries its number and a link in front of the formula.
             formula = re.search(r"\\[\[(].*\\[\])]", span.get_text(), re.DOTALL)

@@ -75,6 +75,12 @@ def page(addition):
     return lambda root, src, html: (html / "book/index.html").write_text(body)
 
 
+def chapter(root, src, html):
+    (html / "notebooks").mkdir()
+    link = '<a href="https://colab.research.google.com/github/o/r/blob/main/notebooks/02_b.ipynb">Colab</a>'
+    (html / "notebooks/01_a.html").write_text(GOOD_PAGE + link)
+
+
 def whole_page(body):
     return lambda root, src, html: (html / "book/index.html").write_text(body)
 
@@ -109,6 +115,7 @@ FAULTS = {
     "printed as text": page("<p>We see $$x$$ here.</p>"),
     "unknown command \\frock": page(r'<span class="math notranslate">\(\frock{1}\)</span>'),
     "unbalanced braces": page(r'<span class="math notranslate">\(\frac{1}{2\)</span>'),
+    "no Colab button that opens notebooks/01_a.ipynb": chapter,
     "left over from a build": leftover,
     "no equation is typeset": no_mathjax,
 }
