@@ -40,7 +40,7 @@ help: ## list the targets
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; install one, or say where it is: make PYTHON=/path/to/python"; exit 1; }
 	@echo "== environment: $(VENV) with $$($(PYTHON) --version); the first time this takes a few minutes"
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e ".[book,test]"
 	@touch $@
 
