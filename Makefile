@@ -18,7 +18,7 @@ TOOLS := book/_build_tools
 SRC := build/src
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 EXECUTED := $(NOTEBOOKS:%=$(SRC)/%)
-LIBRARY := $(shell find klnorm_lib -type f -not -path '*/__pycache__/*')
+LIBRARY := $(shell find klnorm_lib -type f -not -path '*/__pycache__/*' -not -name '*.lock')
 
 # Threads of torch and of numpy's BLAS spin while they wait, which stalls a busy machine; BLAS has no switch for that.
 export OMP_WAIT_POLICY := PASSIVE
