@@ -81,6 +81,7 @@ def _group(records: Sequence[Record]) -> dict[str, Any]:
         "encoder": first["encoder"],
         "method": first["method"],
         "steps": records[0].run["steps"],
+        "learning rate": f"{records[0].run['learning_rate']:g}",
         "metric": primary,
         "runs": len(points),
         "test, every run" if len(points) <= FEW else "test, range": shown,
@@ -152,17 +153,23 @@ def _section(path: Path) -> str:
     failed = [record for record in records if record.status == "failed"]
     versions = sorted({f"torch {r.versions['torch']}, transformers {r.versions['transformers']}" for r in records})
     parts = [f"## {path.stem}", to_markdown(summary(records))]
-    parts.append(f"Made with {'; '.join(versions)}. Every run, with the command that remakes it:" if records else "")
-    for record in records:
-        primary = record.task["primary_metric"]
-        result = (
-            f"test {primary} {cell(record.test.get(primary))}"
-            if record.status == "finished"
-            else f"failed: {record.error['message'].splitlines()[0]}"
+    if records:
+        parts.append(f"Made with {'; '.join(versions)}.")
+        runs = "\n\n".join(_remake(record) for record in records)
+        parts.append(
+            f":::{{dropdown}} Every run of {path.stem} ({len(records)}), with the command that remakes it\n"
+            f"```bash\n{runs}\n```\n:::"
         )
-        scores = ", ".join(f"{name} {cell(values.get(primary))}" for name, values in record.ood.items())
-        result += f"; out of domain: {scores}" if scores else ""
-        parts.append(f"`{record.hash[:12]}` {result}\n\n```bash\n{record.command}\n```")
     if failed:
         parts.append(f"Runs that failed: {len(failed)}.")
     return "\n\n".join(part for part in parts if part)
+
+
+def _remake(record: Record) -> str:
+    """One run as a shell comment with its result, and the command below it."""
+    primary = record.task["primary_metric"]
+    if record.status == "failed":
+        return f"# {record.hash[:12]}  failed: {record.error['message'].splitlines()[0]}\n{record.command}"
+    scores = [f"test {primary} {cell(record.test.get(primary))}"]
+    scores += [f"{name} {cell(values.get(primary))}" for name, values in record.ood.items()]
+    return f"# {record.hash[:12]}  {', '.join(scores)}\n{record.command}"
