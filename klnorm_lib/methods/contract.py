@@ -101,11 +101,9 @@ def apply(model: nn.Module, *methods: Method) -> Report:
         # By name, so that peft need not be installed.
         if any(cls.__name__ == "PeftModel" for cls in type(outer).__mro__):
             _keep_in_adapter(outer, inner)
-            _swap_class(outer, _saving_methods)
+            save_methods_with(outer)
 
-    def layers() -> list[PenaltyLayer]:
-        return [m for m in inner.modules() if isinstance(m, PenaltyLayer)]
-
+    layers = functools.partial(_penalty_layers, inner)  # not a closure: it is copied and pickled with the model
     callbacks = []
     if layers():
         from klnorm_lib.methods.callback import PenaltyCallback
@@ -128,6 +126,11 @@ def auxiliary_loss(model: nn.Module) -> Tensor:
         raise RuntimeError("no forward yet: call model(**batch) before auxiliary_loss(model)")
     inner._klnorm_pending = False
     return inner._klnorm_auxiliary
+
+
+def save_methods_with(peft_model: nn.Module) -> None:
+    """Have ``peft_model.save_pretrained`` write the methods of the model inside down beside the adapter."""
+    _swap_class(peft_model, _saving_methods)
 
 
 def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
@@ -153,6 +156,10 @@ def _undo_on_error(model: nn.Module) -> Iterator[None]:
         del model.__dict__["_klnorm_undo"]
 
 
+def _penalty_layers(model: nn.Module) -> list[PenaltyLayer]:
+    return [m for m in model.modules() if isinstance(m, PenaltyLayer)]
+
+
 def _swap_class(module: nn.Module, subclass_of: Callable[[type], type]) -> None:
     module.__class__ = subclass_of(type(module))
 
@@ -175,18 +182,25 @@ def _named_like(base: type, cls: type) -> type:
 
 @functools.cache
 def _regularised(base: type) -> type:
+    if hasattr(base, "_klnorm_methods"):
+        return base  # of a fresh model, made by calling the class of a changed one
     signature = inspect.signature(base.forward)
 
     class Regularised(base):
         accepts_loss_kwargs = False
+        _klnorm_methods = None
 
         @functools.wraps(base.forward)
         def forward(self, *args, **kwargs):
+            if self._klnorm_methods is None:
+                return base.forward(self, *args, **kwargs)
             arguments = signature.bind_partial(self, *args, **kwargs).arguments
             return _forward(self, base.forward, arguments, args, kwargs)
 
         @functools.wraps(base.save_pretrained)
         def save_pretrained(self, *args, **kwargs):
+            if self._klnorm_methods is None:
+                return base.save_pretrained(self, *args, **kwargs)
             with _methods_in_config(self.config, self._klnorm_methods):
                 return base.save_pretrained(self, *args, **kwargs)
 
@@ -251,7 +265,7 @@ def _keep_in_adapter(peft_model: nn.Module, inner: nn.Module) -> None:
 
 
 def _forward(model: nn.Module, base_forward: Callable, arguments: dict, args: tuple, kwargs: dict):
-    layers = [m for m in model.modules() if isinstance(m, PenaltyLayer)]
+    layers = _penalty_layers(model)
     has_labels = arguments.get("labels") is not None
     samples = 1
     if has_labels and model.training:
@@ -277,7 +291,7 @@ def _forward(model: nn.Module, base_forward: Callable, arguments: dict, args: tu
 
 def _attach_penalty(model: nn.Module, outputs, total: Tensor | None, has_labels: bool, samples: int):
     is_tuple = isinstance(outputs, tuple)
-    loss = (outputs[0] if is_tuple else outputs.get("loss")) if has_labels else None
+    loss = (outputs[0] if has_labels else None) if is_tuple else outputs.get("loss")
     logits = outputs[int(has_labels)] if is_tuple else outputs.get("logits")
     if samples > 1:
         logits = logits.unflatten(0, (samples, -1)).mean(0)

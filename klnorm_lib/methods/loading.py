@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from klnorm_lib.methods.contract import CONFIG_KEY, FORMAT, apply
+from klnorm_lib.methods.contract import CONFIG_KEY, FORMAT, apply, save_methods_with
 
 
 def load(path: str | Path) -> nn.Module:
@@ -19,7 +19,7 @@ def load(path: str | Path) -> nn.Module:
     a newer format, with an unknown method, when its files are corrupt, truncated or incomplete, or when an adapter
     leaves out weights that its base was given at random.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     saved = _read_json(path / "config.json").get(CONFIG_KEY)
     if saved is None:
         raise ValueError(
@@ -74,7 +74,8 @@ def _load_adapter(path: Path, methods: list) -> nn.Module:
             "train again with the modules that hold them in modules_to_save of the adapter's config"
         )
     report = apply(model, *methods)
-    model = PeftModel.from_pretrained(model, path)
+    model = PeftModel.from_pretrained(model, path, is_trainable=True)
+    save_methods_with(model)
     model.klnorm_report = report
     return model
 

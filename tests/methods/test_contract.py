@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import BertForQuestionAnswering, Trainer, TrainerCallback, TrainingArguments
 
 from klnorm_lib import VIB, Dropout, KLNorm, MLPHead, NormHead, Report, apply, auxiliary_loss, load
 from klnorm_lib.methods.penalty import PenaltyLayer
@@ -411,6 +411,39 @@ def test_copy_and_pickle_after_training_steps(key):
     expected = model(**zoo.batch(model)).logits
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(twin(**zoo.batch(model)).logits, expected)
+
+
+def test_copy_and_pickle_of_a_loaded_model_bring_their_own_report(tmp_path):
+    changed_model(KLNorm(schedule="linear"))[0].save_pretrained(tmp_path)
+    model = load(tmp_path)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        twin.klnorm_report.step()
+        layers = [m for owner in (twin, model) for m in owner.modules() if isinstance(m, PenaltyLayer)]
+        assert [int(layer.step) for layer in layers] == [1, 0]
+
+
+def test_penalty_joins_the_loss_of_a_head_whose_labels_have_other_names():
+    model = BertForQuestionAnswering(zoo.build("bert", num_labels=2, **no_dropout).config)
+    apply(model, KLNorm(form="C", beta=0.1))
+    inputs = zoo.batch(model, labels=False)
+    answer = torch.zeros(4, dtype=torch.long)
+    outputs = model.train()(**inputs, start_positions=answer, end_positions=answer)
+    task = sum(torch.nn.functional.cross_entropy(x, answer) for x in (outputs.start_logits, outputs.end_logits)) / 2
+    torch.testing.assert_close(outputs.loss, task + auxiliary_loss(model).as_subclass(torch.Tensor))
+
+
+def test_class_of_a_changed_model_makes_plain_ones(tmp_path):
+    changed = zoo.build("bert")
+    apply(changed, KLNorm())
+    fresh = type(changed)(changed.config)
+    fresh.save_pretrained(tmp_path)
+    assert "klnorm" not in json.loads((tmp_path / "config.json").read_text())
+    inputs = zoo.batch(fresh)
+    assert torch.isfinite(fresh(**inputs).loss)
+    apply(fresh, VIB(bottleneck=8, beta=0.1, schedule="constant"))
+    fresh.train()
+    assert fresh(**inputs).logits.shape == (4, zoo.LABELS)
+    assert auxiliary_loss(fresh) > 0
 
 
 def test_methods_compose_and_conflicts_are_named():

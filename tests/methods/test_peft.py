@@ -44,6 +44,9 @@ def test_after_get_peft_model(name, task, method, tmp_path):
     assert isinstance(loaded, PeftModel)
     torch.testing.assert_close(loaded(**zoo.batch(model)).logits, expected, rtol=0, atol=0)
     assert torch.equal(auxiliary_loss(loaded), penalty)
+    assert {n for n, p in loaded.named_parameters() if p.requires_grad} == trainable
+    loaded.save_pretrained(tmp_path / "again")
+    torch.testing.assert_close(load(tmp_path / "again")(**zoo.batch(model)).logits, expected, rtol=0, atol=0)
 
 
 def test_before_get_peft_model(tmp_path):
