@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -147,8 +148,10 @@ class Run:
             raise ValueError(f"size must be a whole number of at least 2 rows, or None for all, got {self.size!r}")
         for name, positive in {"learning_rate": True, "weight_decay": False, "max_grad_norm": True}.items():
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or value != value or value < 0 or (positive and value == 0):
-                raise ValueError(f"{name} must be a {'positive' if positive else 'non-negative'} number, got {value!r}")
+            finite = isinstance(value, (int, float)) and math.isfinite(value)
+            if not finite or value < 0 or (positive and value == 0):
+                kind = "positive" if positive else "non-negative"
+                raise ValueError(f"{name} must be a finite {kind} number, got {value!r}")
         if not 0 <= self.warmup_ratio <= 1:
             raise ValueError(f"warmup_ratio is a share of the steps, between 0 and 1, got {self.warmup_ratio!r}")
         if self.batch_size % self.gradient_accumulation:

@@ -201,6 +201,7 @@ def test_command_remakes_the_run(encoder, reviews):
         ({"batch_size": 6, "gradient_accumulation": 4}, "does not divide"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"max_grad_norm": float("inf")}, "max_grad_norm"),
         ({"warmup_ratio": 1.5}, "warmup_ratio"),
         ({"evaluations": 9}, "evaluations=9"),
         ({"source": "web"}, "source='web'"),
