@@ -67,4 +67,6 @@ def to_dict(method: Method | None) -> dict:
 def from_dict(saved: dict) -> Method | None:
     """The method that :func:`to_dict` wrote."""
     fields = dict(saved)
+    if "name" not in fields:
+        raise ValueError(f"a saved method needs a 'name', got {saved!r}")
     return build(fields.pop("name"), **fields)

@@ -46,6 +46,14 @@ class Method:
         return {"name": self.name, **asdict(self)}
 
 
+def whole_numbers(method: Method, *fields: str) -> None:
+    """Raise ``ValueError`` when a field that counts something is not a whole number."""
+    for field_name in fields:
+        value = getattr(method, field_name)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"{field_name} must be a whole number, got {value!r}")
+
+
 @dataclass
 class Report:
     """What ``apply`` did: the changes, the parameters they added, and the callbacks a ``Trainer`` needs."""
@@ -293,14 +301,14 @@ def _attach_penalty(model: nn.Module, outputs, total: Tensor | None, has_labels:
     is_tuple = isinstance(outputs, tuple)
     loss = (outputs[0] if has_labels else None) if is_tuple else outputs.get("loss")
     logits = outputs[int(has_labels)] if is_tuple else outputs.get("logits")
-    if samples > 1:
-        logits = logits.unflatten(0, (samples, -1)).mean(0)
     if total is None:
         total = torch.zeros((), device=next(model.parameters()).device)
-    elif model.training and loss is not None:
-        loss = loss + total
-    elif model.training and torch.is_grad_enabled() and total.requires_grad:
-        _watch(model, logits)
+    elif model.training:
+        loss = None if loss is None else loss + total
+        if total.requires_grad and not torch.compiler.is_compiling():
+            _watch(model, logits, loss)
+    if samples > 1:
+        logits = logits.unflatten(0, (samples, -1)).mean(0)
     model._klnorm_auxiliary = Penalty.wrap(total)
     if is_tuple:
         rest = outputs[1 + int(has_labels) :]
@@ -313,24 +321,30 @@ def _attach_penalty(model: nn.Module, outputs, total: Tensor | None, has_labels:
 
 
 _LOST = (
-    "the penalty of the last training forward reached no loss: the model was called without labels, as the Trainer "
-    "does under label_smoothing_factor and compute_loss_func. Pass labels to the model, or add "
+    "the penalty of the last training forward reached no loss: a loss was computed from the logits (by a "
+    "compute_loss_func, label_smoothing_factor or code of your own) without outputs.loss. Use outputs.loss, or add "
     "klnorm_lib.auxiliary_loss(model) to your own loss"
 )
 
 
-def _watch(model: nn.Module, logits: Tensor) -> None:
-    """Raise as soon as a gradient comes back through logits whose penalty nobody asked for."""
+def _watch(model: nn.Module, logits: Tensor | None, loss: Tensor | None) -> None:
+    """Raise as soon as a gradient comes back through logits whose penalty neither was asked for nor is in it."""
+    if logits is None or not logits.requires_grad:
+        return
     model._klnorm_pending = True
 
-    def check(gradient: Tensor) -> Tensor:
+    def found(gradient: Tensor) -> None:
+        model._klnorm_pending = False
+
+    def check(gradient: Tensor) -> None:
         if model._klnorm_pending:
             model._klnorm_pending = False
             raise RuntimeError(_LOST)
-        return gradient
 
-    if logits is not None and logits.requires_grad:
-        logits.register_hook(check)
+    # Autograd reaches the logits last, when all that was computed from them, outputs.loss included, has its gradient.
+    logits.register_hook(check)
+    if loss is not None:
+        loss.register_hook(found)
 
 
 def _positions(mask: Tensor | None, length: int) -> Tensor | None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from klnorm_lib import functional
-from klnorm_lib.methods.contract import Method, replace_module
+from klnorm_lib.methods.contract import Method, replace_module, whole_numbers
 from klnorm_lib.methods.head import insert_before_head
 from klnorm_lib.methods.heads import GaussianHeads
 from klnorm_lib.methods.penalty import PenaltyLayer
@@ -83,6 +83,7 @@ class KLNorm(Method):
             if getattr(self, field) not in allowed:
                 raise ValueError(f"unknown {field} {getattr(self, field)!r}; choose one of {', '.join(allowed)}")
         Schedule(self.schedule, self.beta, self.warmup_steps)
+        whole_numbers(self, "rank", "groups", "warmup_steps", "seed")
         if self.rank < 1 or self.groups < 1:
             raise ValueError(f"rank and groups must be at least 1, got rank={self.rank}, groups={self.groups}")
         if not (math.isfinite(self.free_bits) and self.free_bits >= 0 and math.isfinite(self.eps) and self.eps > 0):

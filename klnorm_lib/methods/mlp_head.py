@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from klnorm_lib.methods.contract import Method
+from klnorm_lib.methods.contract import Method, whole_numbers
 from klnorm_lib.methods.head import insert_before_head
 
 
@@ -28,6 +28,7 @@ class MLPHead(Method):
     properties = frozenset({"identity_at_init", "deterministic", "batch_invariant"})
 
     def __post_init__(self) -> None:
+        whole_numbers(self, "rank", "seed")
         if self.rank < 1:
             raise ValueError(f"rank must be at least 1, got {self.rank}")
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from klnorm_lib import functional
-from klnorm_lib.methods.contract import Method
+from klnorm_lib.methods.contract import Method, whole_numbers
 from klnorm_lib.methods.head import insert_before_head
 from klnorm_lib.methods.standardiser import Standardiser
 
@@ -32,6 +32,7 @@ class NormHead(Method):
     name = "norm_head"
 
     def __post_init__(self) -> None:
+        whole_numbers(self, "groups")
         if self.kind not in functional.STATISTICS:
             raise ValueError(f"unknown kind {self.kind!r}; choose one of {', '.join(functional.STATISTICS)}")
         if self.groups < 1 or not self.eps > 0:

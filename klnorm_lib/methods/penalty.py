@@ -27,6 +27,7 @@ class PenaltyLayer(nn.Module):
         self._open = False
         self._started = False
         self._first_version: int | None = None
+        self.register_load_state_dict_post_hook(_forget)
         self._grad_expected = False
         self._repeats = 1
         self._positions: Callable[[int], Tensor | None] | None = None
@@ -99,37 +100,48 @@ class Penalty(Tensor):
     """The auxiliary loss as handed to the user: an ordinary scalar that refuses to be counted twice."""
 
     @staticmethod
-    def wrap(value: Tensor) -> Tensor:
-        """``value`` as a ``Penalty``, sharing its graph."""
-        return value.as_subclass(Penalty)
+    def wrap(value: Tensor, node=None) -> Tensor:
+        """``value`` as a ``Penalty``, sharing its graph; ``node``: where the penalty joined the loss, if not here."""
+        node = value.grad_fn if node is None else node
+        wrapped = value.as_subclass(Penalty)
+        wrapped._node = node
+        return wrapped
 
     def __format__(self, spec: str) -> str:
         return format(self.detach().as_subclass(Tensor), spec)  # torch formats its own class only
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
-        if getattr(func, "__name__", "") in {"add", "__add__", "__radd__", "__iadd__", "add_"} and len(args) > 1:
-            first, second = args[:2]
-            own, other = (first, second) if isinstance(first, Penalty) else (second, first)
-            if isinstance(other, Tensor) and _holds(other, own):
-                raise RuntimeError(
-                    "the auxiliary loss is already inside outputs.loss (training mode); adding it again counts it "
-                    "twice. Use it for logging, or add it to a loss computed from the logits yourself"
-                )
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "").strip("_").removeprefix("r").removeprefix("i")
+        given = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
+        own = next((v for v in given if isinstance(v, Penalty)), None)
+        node = getattr(own, "_node", None)
+        if name in _SUMS and any(_holds(v, node) for v in given if not isinstance(v, Penalty)):
+            raise RuntimeError(
+                "the auxiliary loss is already inside outputs.loss (training mode); adding it again counts it "
+                "twice. Use it for logging, or add it to a loss computed from the logits yourself"
+            )
         with torch._C.DisableTorchFunctionSubclass():
-            result = func(*args, **(kwargs or {}))
-        return result.as_subclass(Tensor) if isinstance(result, Penalty) and result is not args[0] else result
+            result = func(*args, **kwargs)
+            if name in _SCALINGS and isinstance(result, Tensor):
+                return Penalty.wrap(result.as_subclass(Tensor), node)  # a scaled penalty is still the penalty
+            return result.as_subclass(Tensor) if isinstance(result, Penalty) and result is not args[0] else result
 
 
-def _holds(loss: Tensor, penalty: Tensor, depth: int = 8) -> bool:
-    """Whether the penalty's node is an ancestor of ``loss`` within ``depth`` operations (scaled, averaged losses)."""
-    with torch._C.DisableTorchFunctionSubclass():
-        wanted, front = penalty.grad_fn, {loss.grad_fn}
-    # A Penalty is a view of the sum, so the node to look for is the one below its alias.
-    wanted = {wanted} | ({node for node, _ in wanted.next_functions} if wanted is not None else set())
-    wanted.discard(None)
-    for _ in range(depth):
-        if wanted & front:
+_SUMS = {"add", "sub", "subtract"}
+_SCALINGS = {"mul", "multiply", "div", "divide", "true_divide", "truediv"}
+
+
+def _holds(loss: Tensor, node, depth: int = 8) -> bool:
+    """Whether ``node`` is an ancestor of ``loss`` within ``depth`` operations (scaled and averaged losses)."""
+    front = {loss.grad_fn} - {None}
+    for _ in range(depth if node is not None else 0):
+        if node in front:
             return True
-        front = {node for f in front if f is not None for node, _ in f.next_functions} - {None}
+        front = {below for above in front for below, _ in above.next_functions} - {None}
     return False
+
+
+def _forget(layer: PenaltyLayer, _incompatible) -> None:
+    layer._first_version = None  # loading moves parameters too, and is no optimiser step

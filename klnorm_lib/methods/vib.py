@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from klnorm_lib import functional
-from klnorm_lib.methods.contract import Method
+from klnorm_lib.methods.contract import Method, whole_numbers
 from klnorm_lib.methods.head import insert_before_head
 from klnorm_lib.methods.penalty import PenaltyLayer
 from klnorm_lib.methods.schedule import Schedule
@@ -41,6 +41,7 @@ class VIB(Method):
     name = "vib"
 
     def __post_init__(self) -> None:
+        whole_numbers(self, "bottleneck", "samples", "warmup_steps", "seed")
         if self.bottleneck < 1 or self.samples < 1:
             raise ValueError(
                 f"bottleneck and samples must be at least 1, got bottleneck={self.bottleneck}, samples={self.samples}"

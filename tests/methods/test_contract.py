@@ -9,6 +9,7 @@ import torch
 from transformers import BertForQuestionAnswering, Trainer, TrainerCallback, TrainingArguments
 
 from klnorm_lib import VIB, Dropout, KLNorm, MLPHead, NormHead, Report, apply, auxiliary_loss, load
+from klnorm_lib.methods import from_dict
 from klnorm_lib.methods.penalty import PenaltyLayer
 from tests import zoo
 
@@ -141,7 +142,14 @@ def test_adding_the_penalty_twice_raises():
     model, _ = changed_model(KLNorm())
     model.train()
     outputs = model(**zoo.batch(model))
-    for again in (lambda x: outputs.loss + x, lambda x: x + outputs.loss, lambda x: outputs.loss / 4 + x):
+    for again in (
+        lambda x: outputs.loss + x,
+        lambda x: x + outputs.loss,
+        lambda x: outputs.loss / 4 + x,
+        lambda x: outputs.loss + 0.5 * x,
+        lambda x: (x / 2 + outputs.loss).mean(),
+        lambda x: torch.add(input=outputs.loss, other=x),
+    ):
         with pytest.raises(RuntimeError, match="already inside"):
             again(auxiliary_loss(model))
     assert (auxiliary_loss(model) * 2 + 1).item() > 1
@@ -179,6 +187,28 @@ def test_own_loss_that_forgets_it_raises():
     loss = torch.nn.functional.cross_entropy(model(**inputs).logits, labels)
     with pytest.raises(RuntimeError, match="reached no loss"):
         loss.backward()
+
+
+@pytest.mark.parametrize("key", ["klnorm-B", "klnorm-B-internal", "vib"])
+def test_own_loss_that_ignores_outputs_loss_raises_although_labels_were_given(key):
+    model, _ = changed_model(METHODS[key])
+    model.train()
+    inputs = zoo.batch(model)
+    weights_of_classes = torch.tensor([1.0, 2.0, 3.0])
+    own = torch.nn.functional.cross_entropy(model(**inputs).logits, inputs["labels"], weights_of_classes)
+    with pytest.raises(RuntimeError, match="reached no loss"):
+        own.backward()
+    outputs = model(**inputs)
+    distilled = outputs.loss + outputs.logits.square().mean()  # outputs.loss and more: the penalty is in it
+    distilled.backward()
+
+
+def test_loading_weights_between_two_forwards_is_no_optimiser_step():
+    model, _ = changed_model(KLNorm(schedule="linear"))
+    model.train()
+    model(**zoo.batch(model)).loss.backward()
+    model.load_state_dict(copy.deepcopy(model.state_dict()))
+    model(**zoo.batch(model))
 
 
 def accumulated(model, inputs, parts):
@@ -494,6 +524,10 @@ def test_apply_wants_methods_and_auxiliary_loss_wants_apply():
         (lambda: KLNorm(form="A", prior="learned_diagonal"), "vacuous"),
         (lambda: KLNorm(schedule="cosine"), "schedule"),
         (lambda: KLNorm(rank=0), "rank"),
+        (lambda: KLNorm(rank=2.5), "whole number"),
+        (lambda: KLNorm(beta="1"), "beta"),
+        (lambda: VIB(samples=2.5), "whole number"),
+        (lambda: from_dict({"rank": 3}), "needs a 'name'"),
         (lambda: KLNorm(free_bits=-1.0), "free_bits"),
         (lambda: KLNorm(placement="internal", statistics="batch"), "batch"),
         (lambda: VIB(bottleneck=0), "bottleneck"),
