@@ -47,7 +47,7 @@ def recipe(folder: Path) -> str:
         "steps x sequences x tokens": f"{told['step']:,} x {config['batch_size']} x {config['length']}",
         "peak learning rate": f"{config['learning_rate']:g}",
         "masked tokens": f"{config['mask_probability']:.0%}",
-        "time": f"{told['seconds'] / 60:.0f} minutes on {told['threads']} threads of a shared {told['device']}",
+        "time": f"{told['seconds'] / 60:.0f} minutes on a shared {told['device']}, threads used: {told['threads']}",
         "held-out masked-token loss": f"{told['heldout_loss']:.3f} nats",
         "held-out masked-token perplexity": f"{math.exp(told['heldout_loss']):.1f}",
     }
