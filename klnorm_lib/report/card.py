@@ -12,9 +12,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from klnorm_lib.encoders.sources import HERE, RANDOM, names
+from klnorm_lib.report.paired import best_rate, differences, t_interval
 from klnorm_lib.report.tables import packaged
 from klnorm_lib.study import Record, read_records
 
@@ -76,36 +76,14 @@ def twins(name: str) -> str:
         "|:--|--:|--:|--:|--:|:--|",
     ]
     for (task, size), members in sorted(cells.items()):
-        arms = [_best_arm(members, encoder) for encoder in (name, name + RANDOM)]
-        seeds = sorted(set(arms[0]) & set(arms[1]))
-        ours, theirs = (np.array([arm[s] for s in seeds]) for arm in arms)
-        low, high = t_interval(ours - theirs)
+        ours, theirs = (best_rate(r for r in members if r.encoder["name"] == e) for e in (name, name + RANDOM))
+        change = differences(ours, theirs)
+        low, high = t_interval(change)
         lines.append(
-            f"| {task} | {size} | {len(seeds)} | {ours.mean():.3f} | {theirs.mean():.3f} "
-            f"| {(ours - theirs).mean():+.3f} [{low:+.3f}, {high:+.3f}] |"
+            f"| {task} | {size} | {len(change)} | {np.mean(list(ours.values())):.3f} "
+            f"| {np.mean(list(theirs.values())):.3f} | {change.mean():+.3f} [{low:+.3f}, {high:+.3f}] |"
         )
     return "\n".join(lines) + "\n"
-
-
-def _best_arm(records: list[Record], encoder: str) -> dict[tuple[int, int], float]:
-    by_rate: dict[float, list[Record]] = defaultdict(list)
-    for record in records:
-        if record.encoder["name"] == encoder:
-            by_rate[record.run["learning_rate"]].append(record)
-    primary = records[0].task["primary_metric"]
-    best = max(by_rate.values(), key=lambda rs: np.mean([r.validation[primary] for r in rs]))
-    return {(r.run["split_seed"], r.run["seed"]): r.test[primary] for r in best}
-
-
-def t_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Student's interval of the mean of paired differences; needs at least two.
-
-    Raises ``ValueError`` for fewer, over which no spread can be estimated.
-    """
-    if len(differences) < 2:
-        raise ValueError(f"an interval needs at least 2 paired differences, got {len(differences)}")
-    interval = stats.ttest_1samp(differences, 0.0).confidence_interval(level)
-    return float(interval.low), float(interval.high)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 NOT_PROSE = (
     r"\A---\n.*?\n---\n",  # front matter
     r"(?ms)^[ >]*(`{3,}|~{3,}).*?^[ >]*\1[ \t]*$",  # code and directives in fences
+    r"(?s)<!-- evidence -->.*?<!-- /evidence -->",  # made from records; tests/report/test_evidence.py compares them
     r"(?s)<!--.*?-->",
     r"(?s)\$\$.*?\$\$",
     r"(?s)\\begin\{(\w+\*?)\}.*?\\end\{\1\}",

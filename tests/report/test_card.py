@@ -1,9 +1,7 @@
 """The encoder's card says what the records say, and the interval is Student's."""
 
-import math
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from klnorm_lib import encoders
@@ -16,14 +14,6 @@ def test_committed_card_is_what_the_records_give(name):
     committed = (HERE / name / "README.md").read_text()
     assert card.refresh(name) == committed, "run: python -m klnorm_lib.report.card"
     assert "<!-- twins -->\n<!--" not in committed
-
-
-def test_t_interval_by_hand():
-    differences = np.array([0.1, 0.2, 0.3, 0.2])
-    half = 3.182446 * differences.std(ddof=1) / math.sqrt(4)
-    assert card.t_interval(differences) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-6)
-    with pytest.raises(ValueError, match="at least 2"):
-        card.t_interval(np.array([0.1]))
 
 
 def fake(encoder, rate, seed, validation, test):
