@@ -21,7 +21,8 @@ class Versions(dict):
             f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
             for name, value in self.items()
         )
-        return f"<table><caption>Versions and hardware</caption><tbody>{rows}</tbody></table>"
+        # The class is that of pandas, which themes style for the dark as well.
+        return f"<table class='dataframe'><caption>Versions and hardware</caption><tbody>{rows}</tbody></table>"
 
 
 def versions() -> Versions:
