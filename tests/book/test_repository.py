@@ -19,7 +19,8 @@ from tests.book import NOTEBOOKS, ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 URL = repo_url.current(ROOT)
 PATHS = re.compile(r"(?:^|[^A-Za-z.\w])/(?:root|tmp|work|home|Users|mnt|opt)/[A-Za-z]")
-HOSTS = re.compile(r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|pypi\.python\.org|index-url|find-links", re.I)
+INDEXES = ("pypi", "pythonhosted", "npmjs", "pytorch", "debian", "anaconda")
+HOSTS = re.compile(rf"\b(?:{'|'.join(INDEXES)})\.(?:org|com|io|python)\b|index-url|find-links", re.I)
 
 
 def constraints():
@@ -122,9 +123,14 @@ def test_no_path_of_a_machine_and_no_host_of_an_index():
         assert not HOSTS.findall(text), path
 
 
-@pytest.mark.parametrize("text", ["open('/home/me/x')", "cd /work/main", "=/tmp/x"])
+@pytest.mark.parametrize("text", [f"open('/{top}/me/x')" for top in ("home", "work", "tmp")])
 def test_a_path_of_a_machine_would_be_found(text):
     assert PATHS.search(text)
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_a_host_of_an_index_would_be_found(index):
+    assert HOSTS.search(f"https://{index}.org/simple")
 
 
 def test_the_workflow_calls_the_script_that_everybody_can_call():
