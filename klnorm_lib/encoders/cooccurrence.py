@@ -1,7 +1,7 @@
-"""Word vectors from co-occurrence counts: a warm start that spares a small encoder its first million steps of guessing.
+r"""Word vectors from co-occurrence counts, from which the pretraining of a small encoder starts.
 
 Levy and Goldberg 2014: word vectors from a truncated singular value decomposition of the positive pointwise mutual
-information, :math:`\\max(0, \\ln p(w, c) - \\ln p(w) - \\ln p(c))`.
+information, :math:`\max(0, \ln p(w, c) - \ln p(w) - \ln p(c))`.
 """
 
 from __future__ import annotations
