@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from klnorm_lib.encoders.sources import HERE, RANDOM, names
-from klnorm_lib.report.paired import best_rate, differences, t_interval
+from klnorm_lib.report.paired import Scores, best_rate, differences, shared_rates, t_interval
 from klnorm_lib.report.tables import packaged
 from klnorm_lib.study import Record, read_records
 
@@ -76,14 +76,19 @@ def twins(name: str) -> str:
         "|:--|--:|--:|--:|--:|:--|",
     ]
     for (task, size), members in sorted(cells.items()):
-        ours, theirs = (best_rate(r for r in members if r.encoder["name"] == e) for e in (name, name + RANDOM))
-        change = differences(ours, theirs)
+        arms = shared_rates(*([r for r in members if r.encoder["name"] == e] for e in (name, name + RANDOM)))
+        best = [best_rate(arm) for arm in arms]
+        change = differences(best[0][0], best[1][0])
         low, high = t_interval(change)
         lines.append(
-            f"| {task} | {size} | {len(change)} | {np.mean(list(ours.values())):.3f} "
-            f"| {np.mean(list(theirs.values())):.3f} | {change.mean():+.3f} [{low:+.3f}, {high:+.3f}] |"
+            f"| {task} | {size} | {len(change)} | {' | '.join(_arm(*b) for b in best)} "
+            f"| {change.mean():+.3f} [{low:+.3f}, {high:+.3f}] |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _arm(scores: Scores, rate: float, largest: bool) -> str:
+    return f"{np.mean(list(scores.values())):.3f} at {rate:g}{' (largest tried)' if largest else ''}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from klnorm_lib.report.paired import best_rate, differences, t_interval, verdict
+from klnorm_lib.report.paired import best_rate, differences, shared_rates, t_interval, verdict
 from klnorm_lib.report.tables import method_label, packaged
 from klnorm_lib.study import Record, read_records
 
@@ -51,7 +51,7 @@ def evidence(name: str) -> str:
 
 
 def _compare(arm: list[Record], baseline: list[Record]) -> str:
-    change = differences(best_rate(arm), best_rate(baseline))
+    change = differences(*(best_rate(records)[0] for records in shared_rates(arm, baseline)))
     low, high = t_interval(change)
     return f"{change.mean():+.3f} [{low:+.3f}, {high:+.3f}], {len(change)} seeds: {verdict(low, high)}"
 

@@ -32,11 +32,15 @@ def test_differences_use_shared_seeds_only():
     assert paired.differences(first, second) == pytest.approx([0.2, 0.3])
 
 
-@pytest.mark.parametrize(
-    ("interval", "said"), [((0.01, 1), "better"), ((-1, -0.01), "worse"), ((-1, 1), "cannot tell")]
-)
-def test_verdict(interval, said):
-    assert paired.verdict(*interval) == said
+def test_arms_that_share_no_rate_are_not_compared():
+    with pytest.raises(LookupError, match="same grid"):
+        paired.shared_rates([fake("e", 1e-3, 0, 0.5, 0.5)], [fake("e", 1e-4, 0, 0.5, 0.5)])
+
+
+def test_verdict():
+    assert paired.verdict(0.01, 1.0) == "better"
+    assert paired.verdict(-1.0, -0.01) == "worse"
+    assert paired.verdict(-1.0, 1.0) == paired.verdict(0.0, 1.0) == "cannot tell"
 
 
 @pytest.mark.parametrize("name", methods.REGISTRY)
