@@ -192,7 +192,7 @@ def mirror(
 @app.command()
 def run(
     task: Annotated[str | None, typer.Option(help="One of `klnorm tasks`.")] = None,
-    encoder: Annotated[str, typer.Option(help="One of `klnorm encoders`, a folder, or a hub id.")] = "klnorm-tiny",
+    encoder: Annotated[str, typer.Option(help="One of `klnorm encoders`, a folder, or a hub id.")] = "klnorm-nano",
     method: Annotated[str, typer.Option(help="One of `klnorm methods`; plain means none.")] = "plain",
     method_arg: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A hyperparameter of the method; repeatable.")

@@ -62,7 +62,7 @@ def test_the_script_of_the_chapter_runs_alone_and_what_it_saves_loads(chapter, t
     loss = float(re.search(r"validation loss ([\d.]+)", printed)[1])
     data = tasks.load("topic_shift", size=200)["validation"]
     model = klnorm_lib.load(tmp_path / "run/final")
-    _, tokenizer = encoders.load("klnorm-tiny", num_labels=5)
+    _, tokenizer = encoders.load("klnorm-nano", num_labels=5)
     batch = tokenizer(list(data["text"]), truncation=True, max_length=64, padding=True, return_tensors="pt")
     with torch.no_grad():
         again = model(**batch, labels=torch.tensor(data["label"])).loss.item()
@@ -91,7 +91,7 @@ def python_blocks(path):
 def test_the_block_of_the_readme_trains_a_built_in_encoder(tmp_path):
     (block,) = python_blocks("README.md")
     set_seed(0)
-    model, tokenizer = encoders.load("klnorm-tiny", num_labels=2)
+    model, tokenizer = encoders.load("klnorm-nano", num_labels=2)
     data = tasks.load("biased_sentiment", size=40)["train"]
     data = data.map(lambda rows: tokenizer(rows["text"], truncation=True, padding=True), batched=True)
     settings = {"max_steps": 2, "per_device_train_batch_size": 8, "report_to": "none", "save_strategy": "no"}

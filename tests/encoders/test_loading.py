@@ -63,8 +63,8 @@ def test_one_label_is_regression(folder):
         (lambda: encoders.load("x", 2, source="cloud"), ValueError, "unknown source"),
         (lambda: encoders.load("x", 2, source="built-in"), ValueError, "no built-in encoder"),
         (lambda: encoders.load("org/other", 2, source="mirror"), FileNotFoundError, "KLNORM_MIRROR, which is not set"),
-        (lambda: encoders.load("klnorm-tiny", 0), ValueError, "at least 1"),
-        (lambda: encoders.load("klnorm-tiny", 2, label_names=["one"]), ValueError, "label names"),
+        (lambda: encoders.load("klnorm-nano", 0), ValueError, "at least 1"),
+        (lambda: encoders.load("klnorm-nano", 2, label_names=["one"]), ValueError, "label names"),
     ],
 )
 def test_what_is_said(call, error, message):
@@ -86,8 +86,8 @@ def test_truncated_weights(folder, tmp_path):
 
 
 def test_built_in_encoder_is_what_its_name_says():
-    assert "klnorm-tiny" in encoders.names()
-    model, tokenizer = encoders.load("klnorm-tiny", 2)
+    assert "klnorm-nano" in encoders.names()
+    model, tokenizer = encoders.load("klnorm-nano", 2)
     assert (model.config.num_hidden_layers, model.config.hidden_size) == (2, 128)
     assert len(tokenizer) == model.config.vocab_size
     assert tokenizer("A film.").input_ids[0] == tokenizer.cls_token_id

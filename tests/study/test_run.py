@@ -220,9 +220,9 @@ def test_bad_fields_are_named(encoder, reviews, fields, message):
 
 def test_run_needs_a_task_or_a_file():
     with pytest.raises(ValueError, match="klnorm tasks"):
-        study.Run(None, "klnorm-tiny")
+        study.Run(None, "klnorm-nano")
     with pytest.raises(ValueError, match="data=FILE"):
-        study.Run("mrpc", "klnorm-tiny", text="words")
+        study.Run("mrpc", "klnorm-nano", text="words")
 
 
 def test_unknown_names_fail_before_training(encoder, reviews, tmp_path):
