@@ -271,6 +271,9 @@ def pretrain(
     warm_start: Annotated[
         bool | None, typer.Option(help="Start word embeddings from co-occurrence counts instead of noise.")
     ] = None,
+    shorten: Annotated[bool | None, typer.Option(help="Cut most steps' sequences into shorter ones.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="An encoder to learn word and sentence vectors from.")] = None,
+    distillation: Annotated[float | None, typer.Option(help="Weight of the teacher beside the masked words.")] = None,
     seed: Annotated[int | None, typer.Option(help="Weights, order and masks.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     checkpoint_steps: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,

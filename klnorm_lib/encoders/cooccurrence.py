@@ -40,3 +40,11 @@ def ppmi_vectors(
     )
     vectors = left * np.sqrt(values)
     return (vectors / vectors.std()).astype(np.float32)
+
+
+def principal(vectors: np.ndarray, dimensions: int) -> np.ndarray:
+    """The first ``dimensions`` principal components of ``vectors`` (n, width), overall standard deviation 1, float32."""
+    from sklearn.decomposition import PCA
+
+    parts = PCA(dimensions, svd_solver="full").fit_transform(vectors)
+    return (parts / parts.std()).astype(np.float32)

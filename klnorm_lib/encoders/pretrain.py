@@ -3,7 +3,7 @@
 Every batch and every mask is a function of (seed, step) alone, so a resumed run sees what an uninterrupted one
 would have seen. Only the vocabulary is not reproducible: the tokenizer trainer breaks ties at random; it is
 trained once and kept. Method: Devlin et al. 2019, without next-sentence prediction; the rate falls linearly over the
-last fifth of the steps.
+last fifth of the steps. A teacher, if there is one, is listened to beside the masked words, never instead of them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from klnorm_lib.encoders.cooccurrence import ppmi_vectors
+from klnorm_lib.encoders.cooccurrence import ppmi_vectors, principal
 from klnorm_lib.encoders.corpora import documents
+from klnorm_lib.encoders.distillation import Distiller, Targets, Teacher
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -34,7 +35,11 @@ class PretrainConfig:
     ``length``: tokens a sequence; ``batch_size``: sequences a step; ``minutes``: stop after that long and resume
     later (0: run to the last step). ``warm_start``: word embeddings start from co-occurrence counts of the corpora
     and the output bias from word frequencies, instead of noise and zero. ``dropout`` is used in training only; the
-    saved configuration keeps 0.1, the value fine-tuning starts from.
+    saved configuration keeps 0.1, the value fine-tuning starts from. ``shorten``: most steps read their sequences cut
+    into 2, 3 or 6 pieces, since the texts of tasks are short. ``teacher``: an encoder (folder, mirror or hub id)
+    whose word and sentence vectors the student learns to predict beside the masked words, ``distillation`` times as
+    loud; half of every word embedding then starts from the teacher's vector of that word, and the pooled vector of
+    [CLS] is trained and kept.
     """
 
     corpora: tuple[str, ...]
@@ -53,6 +58,9 @@ class PretrainConfig:
     mask_probability: float = 0.15
     dropout: float = 0.0
     warm_start: bool = True
+    shorten: bool = False
+    teacher: str = ""
+    distillation: float = 4.0
     seed: int = 0
     device: str = "auto"
     checkpoint_steps: int = 500
@@ -65,6 +73,8 @@ class PretrainConfig:
             raise ValueError(f"mask_probability must lie between 0 and 1, got {self.mask_probability}")
         if min(self.steps, self.batch_size, self.checkpoint_steps) < 1 or self.length < 8:
             raise ValueError("steps, batch_size and checkpoint_steps must be at least 1, length at least 8")
+        if self.distillation <= 0:
+            raise ValueError(f"distillation is a positive weight, got {self.distillation}; leave the teacher out instead")
 
 
 def pretrain(config: PretrainConfig, progress: bool = True) -> dict:
@@ -82,11 +92,15 @@ def pretrain(config: PretrainConfig, progress: bool = True) -> dict:
     device = torch.device(
         ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
     )
-    model = _model(config, tokenizer).to(device)
-    optimiser = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98))
+    teacher = None
+    if config.teacher:
+        teacher = Teacher(config.teacher, _pieces(tokenizer), len(SPECIAL), device)
+    model = _model(config, tokenizer)
+    learner = _Learner(model, teacher.width if teacher else 0).to(device)
+    optimiser = torch.optim.AdamW(_groups(learner, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98))
     if config.warm_start and not (out / "checkpoint.pt").exists():
-        _warm_start(model, train, config)
-    step, seconds = _resume(config, out, model, optimiser, device)
+        _warm_start(model, train, config, teacher)
+    step, seconds = _resume(config, out, learner, optimiser, device)
     started = time.monotonic()
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -96,19 +110,23 @@ def pretrain(config: PretrainConfig, progress: bool = True) -> dict:
         while step < config.steps:
             for group in optimiser.param_groups:
                 group["lr"] = config.learning_rate * _rate(step, config)
-            loss = masked_loss(model, *_batch(config, train, step, tokenizer, device))
+            rows = _rows(config, train, step)
+            batch = _mask(rows, tokenizer, config, _generator(config, step), device)
+            masked, distance = learner(*batch, teacher.targets(rows) if teacher else None)
+            loss = masked + config.distillation * distance
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"loss is {loss.item()} at step {step}; lower --learning-rate and resume")
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
             optimiser.step()
             step += 1
-            bar.update(task, completed=step, description=f"loss {loss.item():.3f}")
+            told = f", teacher {distance.item():.3f}" if teacher else ""
+            bar.update(task, completed=step, description=f"masked {masked.item():.3f}{told}")
             elapsed = time.monotonic() - started
             stop = config.minutes and elapsed > 60 * config.minutes
             if step % config.checkpoint_steps == 0 or step == config.steps or stop:
-                _save(config, out, model, optimiser, step, seconds + elapsed)
+                _save(config, out, learner, optimiser, step, seconds + elapsed)
             if stop:
                 break
     summary = {
@@ -120,12 +138,36 @@ def pretrain(config: PretrainConfig, progress: bool = True) -> dict:
         "device": str(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "config": asdict(config) | {"corpora": [p.name for p in paths], "out": out.name},
+        "teacher": teacher.source.provenance() if teacher else None,
+        "config": asdict(config)
+        | {"corpora": [p.name for p in paths], "out": out.name, "teacher": _teacher_name(config)},
     }
     (out / "pretraining.json").write_text(json.dumps(summary, indent=1) + "\n")
     if step == config.steps:
         export(model, tokenizer, out)
     return summary
+
+
+class _Learner(torch.nn.Module):
+    """The masked-language model and, with a teacher, the maps to its vectors: all that is trained."""
+
+    def __init__(self, model, teacher_width: int) -> None:
+        from transformers.models.bert.modeling_bert import BertPooler
+
+        super().__init__()
+        self.model = model
+        self.distiller = None
+        if teacher_width:
+            model.bert.pooler = BertPooler(model.config)
+            self.distiller = Distiller(model.config.hidden_size, teacher_width)
+
+    def forward(self, input_ids: Tensor, targets: Tensor, teacher: Targets | None) -> tuple[Tensor, Tensor]:
+        with torch.autocast(input_ids.device.type, dtype=torch.bfloat16):
+            outputs = self.model.base_model(input_ids=input_ids)
+        masked = _masked_loss(self.model, outputs.last_hidden_state, targets)
+        if teacher is None:
+            return masked, masked.new_zeros(())
+        return masked, self.distiller(outputs.last_hidden_state, outputs.pooler_output, teacher)
 
 
 def masked_loss(model, input_ids: Tensor, targets: Tensor) -> Tensor:
@@ -135,7 +177,12 @@ def masked_loss(model, input_ids: Tensor, targets: Tensor) -> Tensor:
     """
     with torch.autocast(input_ids.device.type, dtype=torch.bfloat16):
         hidden = model.base_model(input_ids=input_ids).last_hidden_state
-        chosen = targets != -100
+    return _masked_loss(model, hidden, targets)
+
+
+def _masked_loss(model, hidden: Tensor, targets: Tensor) -> Tensor:
+    chosen = targets != -100
+    with torch.autocast(hidden.device.type, dtype=torch.bfloat16):
         logits = model.cls(hidden[chosen])
     return F.cross_entropy(logits.float(), targets[chosen])
 
@@ -155,7 +202,7 @@ def evaluate(model, sequences: np.ndarray, tokenizer, config: PretrainConfig, de
 
 
 def export(model, tokenizer, out: Path) -> None:
-    """Write the encoder with its masked-LM head as float16 safetensors, with fine-tuning's dropout of 0.1."""
+    """Write the encoder with its masked-LM head (and pooler, if trained) as float16 safetensors, dropout 0.1."""
     config = model.config
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1
     model.to("cpu", torch.float16).save_pretrained(out)
@@ -163,7 +210,7 @@ def export(model, tokenizer, out: Path) -> None:
 
 
 def _rate(step: int, config: PretrainConfig) -> float:
-    decay = max(1, math.ceil(config.decay_fraction * config.steps))
+    decay = config.steps - _decay_start(config.steps, config)
     return min(1.0, (step + 1) / max(1, config.warmup_steps), (config.steps - step) / decay)
 
 
@@ -195,10 +242,13 @@ def _model(config: PretrainConfig, tokenizer):
 
 
 @torch.no_grad()
-def _warm_start(model, sequences: np.ndarray, config: PretrainConfig) -> None:
+def _warm_start(model, sequences: np.ndarray, config: PretrainConfig, teacher: Teacher | None) -> None:
     words = model.get_input_embeddings().weight
-    vectors = torch.from_numpy(ppmi_vectors(sequences, *words.shape, seed=config.seed))
-    words.copy_(0.06 * vectors)  # well above the 0.02 of the position embeddings that are added to it
+    taught = words.shape[1] // 2 if teacher else 0
+    vectors = ppmi_vectors(sequences, len(words), words.shape[1] - taught, seed=config.seed)
+    if teacher:
+        vectors = np.hstack([vectors, principal(teacher.static(), taught)])
+    words.copy_(0.06 * torch.from_numpy(vectors))  # well above the 0.02 of the position embeddings that are added to it
     frequency = torch.from_numpy(np.bincount(sequences.ravel(), minlength=len(words)) + 1.0).float()
     model.cls.predictions.bias.copy_(torch.log(frequency / frequency.sum()))
 
@@ -262,13 +312,24 @@ def _sequences(config: PretrainConfig, paths: list[Path], out: Path, tokenizer) 
     return np.load(files[0], mmap_mode="r"), np.load(files[1], mmap_mode="r")
 
 
-def _batch(config: PretrainConfig, sequences: np.ndarray, step: int, tokenizer, device) -> tuple[Tensor, Tensor]:
+def _rows(config: PretrainConfig, sequences: np.ndarray, step: int) -> Tensor:
+    """The token ids of one step, a function of (seed, step) alone."""
     per_epoch = max(1, len(sequences) // config.batch_size)
     epoch, position = divmod(step, per_epoch)
     order = np.random.default_rng([config.seed, epoch]).permutation(len(sequences))
-    rows = sequences[np.sort(order[position * config.batch_size : (position + 1) * config.batch_size])]
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-    return _mask(torch.from_numpy(rows.astype(np.int64)), tokenizer, config, generator, device)
+    rows = sequences[np.sort(order[position * config.batch_size : (position + 1) * config.batch_size])].astype(np.int64)
+    if not config.shorten:
+        return torch.from_numpy(rows)
+    body = rows[:, 1:-1]
+    fitting = [n for n in (1, 2, 3, 6) if body.shape[1] % n == 0]
+    parts = int(np.random.default_rng([config.seed, step, 1]).choice(fitting))
+    body = body.reshape(parts * len(rows), -1)
+    edges = np.repeat(rows[:, [0, -1]], parts, axis=0)
+    return torch.from_numpy(np.hstack([edges[:, :1], body, edges[:, 1:]]))
+
+
+def _generator(config: PretrainConfig, step: int) -> torch.Generator:
+    return torch.Generator().manual_seed(config.seed * 1_000_003 + step)
 
 
 def _mask(rows: Tensor, tokenizer, config: PretrainConfig, generator: torch.Generator, device) -> tuple[Tensor, Tensor]:
@@ -286,6 +347,7 @@ def _mask(rows: Tensor, tokenizer, config: PretrainConfig, generator: torch.Gene
 def _save(config: PretrainConfig, out: Path, model, optimiser, step: int, seconds: float) -> None:
     state = {
         "config": json.dumps(_identity(config)),
+        "steps": config.steps,
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "step": step,
@@ -296,8 +358,22 @@ def _save(config: PretrainConfig, out: Path, model, optimiser, step: int, second
 
 
 def _identity(config: PretrainConfig) -> dict:
-    free = {"minutes", "device", "checkpoint_steps", "out", "corpora"}
-    return {k: v for k, v in asdict(config).items() if k not in free}
+    free = {"minutes", "device", "checkpoint_steps", "out", "corpora", "steps"}
+    return {k: v for k, v in asdict(config).items() if k not in free} | {"teacher": _teacher_name(config)}
+
+
+def _teacher_name(config: PretrainConfig) -> str:
+    from klnorm_lib.encoders.sources import portable
+
+    return portable(config.teacher) if config.teacher else ""
+
+
+def _pieces(tokenizer) -> list[str]:
+    return tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+
+
+def _decay_start(steps: int, config: PretrainConfig) -> int:
+    return steps - max(1, math.ceil(config.decay_fraction * steps))
 
 
 def _resume(config: PretrainConfig, out: Path, model, optimiser, device) -> tuple[int, float]:
@@ -310,6 +386,11 @@ def _resume(config: PretrainConfig, out: Path, model, optimiser, device) -> tupl
         raise ValueError(f"checkpoint {file} is corrupt or truncated ({error}); delete it to start afresh") from error
     if json.loads(state["config"]) != json.loads(json.dumps(_identity(config))):
         raise ValueError(f"checkpoint {file} belongs to another configuration; use another --out or delete it")
+    if config.steps != state["steps"] and state["step"] > min(_decay_start(n, config) for n in (config.steps, state["steps"])):
+        raise ValueError(
+            f"checkpoint {file} was made for {state['steps']} steps and the learning rate may already have begun to "
+            f"fall; go on with --steps {state['steps']}"
+        )
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
     return state["step"], state["seconds"]

@@ -76,6 +76,17 @@ def resolve(name: str, source: str = "auto") -> EncoderSource:
     return EncoderSource(name, "hub", bare, _hub_revision(bare), None, random)
 
 
+def portable(name: str) -> str:
+    """``.../models/org--name`` of a mirror is ``org/name``; any other folder goes by its last part."""
+    bare = name.removesuffix(":random")
+    path = Path(bare).expanduser()
+    if not path.is_dir():
+        return name
+    path = path.resolve()
+    short = path.name.replace("--", "/", 1) if path.parent.name == "models" else path.name
+    return short + name[len(bare) :]
+
+
 def _hub_revision(repo: str) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from klnorm_lib.encoders.sources import portable
+
 SOURCES = ("auto", "hub", "mirror", "built-in")
 SCHEDULES = ("linear", "constant", "cosine")
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -165,7 +167,7 @@ class Run:
     def to_dict(self) -> dict[str, Any]:
         """All fields, JSON-ready, with folders and files of this machine written by a portable name."""
         values = {f.name: thaw(getattr(self, f.name)) for f in fields(self)}
-        values["encoder"] = portable_encoder(self.encoder)
+        values["encoder"] = portable(self.encoder)
         if self.data is not None:
             values["data"] = Path(self.data).name
         return values
@@ -173,17 +175,6 @@ class Run:
     def command(self, **names: str) -> str:
         """The shell command that makes this run; options left at their defaults are not written."""
         return command_of(self.to_dict(), **names)
-
-
-def portable_encoder(name: str) -> str:
-    """``.../models/org--name`` of a mirror is ``org/name``; any other folder goes by its last part."""
-    bare = name.removesuffix(":random")
-    path = Path(bare).expanduser()
-    if not path.is_dir():
-        return name
-    path = path.resolve()
-    short = path.name.replace("--", "/", 1) if path.parent.name == "models" else path.name
-    return short + name[len(bare) :]
 
 
 def command_of(run: Mapping[str, Any], records: str | None = None) -> str:

@@ -64,15 +64,15 @@ def test_resume_is_exact(corpus, tmp_path, monkeypatch):
     (tmp_path / "cut").mkdir()
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tmp_path / "whole" / file, tmp_path / "cut" / file)
-    original, calls = module._batch, []
+    original, calls = module._rows, []
 
-    def interrupted(config, sequences, step, *rest):
+    def interrupted(config, sequences, step):
         calls.append(step)
         if len(calls) == 7:
             raise KeyboardInterrupt
-        return original(config, sequences, step, *rest)
+        return original(config, sequences, step)
 
-    monkeypatch.setattr(module, "_batch", interrupted)
+    monkeypatch.setattr(module, "_rows", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pretrain(config(corpus, tmp_path / "cut"), progress=False)
     pretrain(config(corpus, tmp_path / "cut"), progress=False)
@@ -92,7 +92,7 @@ def test_refuses_checkpoints_it_cannot_use(corpus, tmp_path):
 
 
 def test_diverging_run_stops(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "masked_loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
+    monkeypatch.setattr(module, "_masked_loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
     with pytest.raises(FloatingPointError, match="step 0"):
         pretrain(config(corpus, tmp_path), progress=False)
 
