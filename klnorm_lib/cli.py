@@ -193,7 +193,9 @@ def mirror(
 def run(
     task: Annotated[str | None, typer.Option(help="One of `klnorm tasks`.")] = None,
     encoder: Annotated[str, typer.Option(help="One of `klnorm encoders`, a folder, or a hub id.")] = "klnorm-nano",
-    method: Annotated[str, typer.Option(help="One of `klnorm methods`; plain means none.")] = "plain",
+    method: Annotated[
+        str, typer.Option(help="One of `klnorm methods`; plain means none, frozen a baseline.")
+    ] = "plain",
     method_arg: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A hyperparameter of the method; repeatable.")
     ] = None,
@@ -220,6 +222,7 @@ def run(
     text: Annotated[str | None, typer.Option(metavar="COLUMN", help="Its text column.")] = None,
     text_pair: Annotated[str | None, typer.Option(metavar="COLUMN", help="Its second text column, if any.")] = None,
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Its label column.")] = None,
+    ood: Annotated[bool, typer.Option(help="Predict the out-of-domain rows too.")] = True,
     records: Annotated[Path, typer.Option(help="Records file to append to.")] = Path("records/run.jsonl"),
     as_json: Json = False,
 ) -> None:

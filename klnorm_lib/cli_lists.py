@@ -62,8 +62,9 @@ def _rows(spec, folder: Path | None) -> dict[str, int]:
 
 
 def method_rows() -> list[dict[str, Any]]:
-    """Every method: name, one line of its docstring, hyperparameters with their defaults."""
+    """Every method: name, one line of its docstring, hyperparameters with their defaults; the baseline last."""
     from klnorm_lib import methods
+    from klnorm_lib.study import frozen
 
     rows = [{"name": "plain", "description": "No method: the encoder and its own head.", "version": 1, "fields": {}}]
     for name in methods.names():
@@ -78,6 +79,10 @@ def method_rows() -> list[dict[str, Any]]:
                 "fields": {f.name: _default(f) for f in dataclasses.fields(cls)},
             }
         )
+    baseline = {f.name: list(f.default) for f in dataclasses.fields(frozen.Frozen)}
+    rows.append(
+        {"name": frozen.NAME, "description": frozen.DESCRIPTION, "version": frozen.Frozen.version, "fields": baseline}
+    )
     return rows
 
 
@@ -88,14 +93,15 @@ def _default(field: dataclasses.Field) -> Any:
 
 
 def encoder_rows() -> list[dict[str, str]]:
-    """Built-in encoders and those in the mirror folders."""
+    """Built-in encoders, those in the mirror folders, and what can stand in for an encoder with method frozen."""
     from klnorm_lib import encoders
+    from klnorm_lib.study import frozen
 
     rows = [{"name": name, "source": "built-in"} for name in encoders.names()]
     for folder in mirrors():
         found = sorted(path for path in (folder / "models").glob("*") if (path / "config.json").is_file())
         rows += [{"name": path.name.replace("--", "/", 1), "source": "mirror"} for path in found]
-    return rows
+    return rows + [{"name": name, "source": told} for name, told in frozen.FEATURISERS.items()]
 
 
 def record_table(record: Record, table_of) -> Table:

@@ -10,11 +10,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from klnorm_lib.study import machine, store
+from klnorm_lib.encoders.sources import portable
+from klnorm_lib.study import features, frozen, machine, store
 from klnorm_lib.study.errors import NotFiniteError
 from klnorm_lib.study.progress import Reporter, show
 from klnorm_lib.study.record import Record
-from klnorm_lib.study.spec import Run, portable_encoder, thaw
+from klnorm_lib.study.spec import Run, thaw
 
 
 @dataclass
@@ -33,7 +34,8 @@ def run(run: Run, records: str | Path | None = None, progress: bool = True) -> R
     """Carry out a run, or return its record if ``records`` already holds it finished.
 
     Data, encoder and method are loaded, the stock ``Trainer`` trains, the weights that did best on the validation
-    rows are restored, and the test and out-of-domain rows are then predicted, once. The record is appended to the
+    rows are restored, and the test and out-of-domain rows are then predicted, once. With ``method="frozen"`` nothing
+    of the encoder is trained, see :mod:`klnorm_lib.study.frozen`. The record is appended to the
     JSON-lines file ``records`` (``None``: kept in memory only). The same run on the same machine with the same number
     of threads gives the same numbers.
 
@@ -75,10 +77,10 @@ def run_hash(run: Run) -> str:
 
 
 def _load(run: Run) -> _Inputs:
-    from klnorm_lib import encoders, methods, tasks
+    from klnorm_lib import encoders, tasks
 
     device = machine.pick_device(run.device)
-    method = methods.build(run.method, **_method_args(run))
+    method = _method(run)
     if run.data is not None:
         data, task, provenance = tasks.from_file(
             run.data, run.text, run.text_pair, run.label, size=run.size, split_seed=run.split_seed
@@ -86,7 +88,30 @@ def _load(run: Run) -> _Inputs:
     else:
         task = tasks.spec(run.task)
         data, provenance = tasks.load_with_provenance(run.task, run.size, run.split_seed, run.source)
-    return _Inputs(task, data, provenance, encoders.resolve(run.encoder, run.encoder_source), method, device)
+    if not run.ood:
+        data, provenance = _without_ood(data, provenance)
+    if run.encoder in frozen.FEATURISERS:
+        encoder = frozen.featuriser(run.encoder, task)
+    else:
+        encoder = encoders.resolve(run.encoder, run.encoder_source)
+    return _Inputs(task, data, provenance, encoder, method, device)
+
+
+def _without_ood(data, provenance: dict[str, Any]):
+    """The splits that are not out of domain, and the same of what tells where they came from."""
+    kept = {name: split for name, split in data.items() if not name.startswith("ood/")}
+    sums = {name: sum_ for name, sum_ in provenance["checksums"].items() if name in kept}
+    return type(data)(kept), {**provenance, "checksums": sums, **{k: {} for k in ("ood", "ood_missing")}}
+
+
+def _method(run: Run):
+    from klnorm_lib import methods
+
+    if run.method == frozen.NAME:
+        frozen.check(run)
+        return frozen.build(**thaw(run.method_args))
+    frozen.refuse_featuriser(run)
+    return methods.build(run.method, **_method_args(run))
 
 
 def _method_args(run: Run) -> dict[str, Any]:
@@ -102,7 +127,7 @@ def _method_args(run: Run) -> dict[str, Any]:
 def _method_dict(run: Run, inputs: _Inputs) -> dict[str, Any]:
     from klnorm_lib import methods
 
-    values = thaw(methods.to_dict(inputs.method))
+    values = thaw(methods.to_dict(inputs.method))  # `frozen` knows the same two words as a method: to_dict, version
     values.pop("name", None)
     version = 1 if inputs.method is None else inputs.method.version
     return {"name": run.method, "version": version, "fields": values, "changed": [], "added_parameters": None}
@@ -135,7 +160,7 @@ def _blank_record(run: Run, inputs: _Inputs) -> Record:
             "primary_metric": inputs.task.metrics[0],
             **provenance,
         },
-        encoder={**inputs.encoder.provenance(), "name": portable_encoder(run.encoder)},
+        encoder={**inputs.encoder.provenance(), "name": portable(run.encoder)},
         method=method,
         versions=machine.versions(),
         hardware=hardware,
@@ -154,6 +179,16 @@ def _headline(run: Run, inputs: _Inputs, record: Record) -> str:
 
 def _fill(record: Record, run: Run, inputs: _Inputs, reporter: Reporter, started: float) -> None:
     """Train and measure; writes the outcome into ``record``."""
+    if run.method == frozen.NAME:
+        begun = time.perf_counter()
+        with _quiet():
+            logits = frozen.fit(
+                record, run, inputs.task, inputs.data, inputs.method, inputs.encoder, inputs.device, reporter
+            )
+        record.time["train_seconds"] = round(time.perf_counter() - begun, 3)
+        _measure(record, inputs.task, logits, {name: split["label"] for name, split in inputs.data.items()})
+        _finish(record, inputs, reporter, started)
+        return
     from transformers import DataCollatorWithPadding, set_seed
 
     from klnorm_lib.study import evaluation, training
@@ -193,46 +228,52 @@ def _fill(record: Record, run: Run, inputs: _Inputs, reporter: Reporter, started
     evaluator.restore(model)
     record.selected = evaluator.best
     record.validation = next(e for e in evaluator.history if e["step"] == evaluator.best["step"])["validation"]
-    _measure(record, task, regression, model, rows, collator)
-    record.memory = machine.peak_memory(inputs.device)
-    record.time["total_seconds"] = round(time.perf_counter() - started, 3)
-    primary = record.task["primary_metric"]
-    reporter.say(
-        f"[green]done[/] in {record.time['total_seconds']:.1f} s: test {primary} {show(record.test[primary])} "
-        f"with the weights of step {record.selected['step']}"
-    )
-
-
-def _measure(record: Record, task, regression: bool, model, rows, collator) -> None:
-    """Train, test and out-of-domain rows, each predicted once with the selected weights."""
-    import numpy as np
-
-    from klnorm_lib.study import evaluation
-
     step = record.selected["step"]
     logits = {
         name: evaluation.predict(model, split, collator, step) for name, split in rows.items() if name != "validation"
     }
+    _measure(record, task, logits, {name: split["label"] for name, split in rows.items()})
+    _finish(record, inputs, reporter, started)
+
+
+def _finish(record: Record, inputs: _Inputs, reporter: Reporter, started: float) -> None:
+    record.memory = machine.peak_memory(inputs.device)
+    record.time["total_seconds"] = round(time.perf_counter() - started, 3)
+    primary, selected = record.task["primary_metric"], record.selected
+    chosen = f"C = {selected['C']:g}" if "C" in selected else f"the weights of step {selected['step']}"
+    reporter.say(
+        f"[green]done[/] in {record.time['total_seconds']:.1f} s: test {primary} {show(record.test[primary])} "
+        f"with {chosen}"
+    )
+
+
+def _measure(record: Record, task, logits: dict, labels: dict) -> None:
+    """Metrics of train, test and out-of-domain rows, each predicted once with what was selected."""
+    import numpy as np
+
+    from klnorm_lib.study import evaluation
+
+    regression = task.label_names is None
     for name in ("train", "test"):
-        setattr(record, name, evaluation.score(task.metrics, logits[name], rows[name]["label"], regression))
+        setattr(record, name, evaluation.score(task.metrics, logits[name], labels[name], regression))
     record.gap = {
         name: None if None in (record.train[name], value) else record.train[name] - value
         for name, value in record.test.items()
     }
     if not regression:
         record.calibration["test"] = evaluation.calibration(
-            evaluation.softmax(logits["test"]), np.asarray(rows["test"]["label"])
+            evaluation.softmax(logits["test"]), np.asarray(labels["test"])
         )
-    for split in (name for name in rows if name.startswith("ood/")):
+    for split in (name for name in logits if name.startswith("ood/")):
         name = split.removeprefix("ood/")
         if regression:
-            record.ood[name] = evaluation.score(task.metrics, logits[split], rows[split]["label"], True)
+            record.ood[name] = evaluation.score(task.metrics, logits[split], labels[split], True)
             continue
         known = task.ood[name]
         merged = evaluation.merge(evaluation.softmax(logits[split]), known.groups)
-        labels = np.array([known.target[int(label)] for label in rows[split]["label"]])
-        record.ood[name] = evaluation.score_probabilities(task.metrics, merged, labels)
-        record.calibration["ood"][name] = evaluation.calibration(merged, labels)
+        targets = np.array([known.target[int(label)] for label in labels[split]])
+        record.ood[name] = evaluation.score_probabilities(task.metrics, merged, targets)
+        record.calibration["ood"][name] = evaluation.calibration(merged, targets)
 
 
 def _model(run: Run, task):
@@ -266,13 +307,7 @@ def _penalty(model) -> float:
 
 def _length(run: Run, model, processor) -> int:
     """Tokens a row may have: what was asked, or what the encoder has positions for."""
-    limits = [run.max_length, getattr(processor, "model_max_length", run.max_length)]
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions and positions > 0:
-        # RoBERTa and its kin start counting after the padding id
-        offset = (model.config.pad_token_id or 0) + 1 if "roberta" in model.config.model_type else 0
-        limits.append(positions - offset)
-    return min(limits)
+    return min(run.max_length, features.longest(model, processor))
 
 
 class _quiet:

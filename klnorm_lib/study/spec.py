@@ -64,8 +64,8 @@ class Run:
     has a seed of its own, what the method draws at set-up. The budget is ``steps``
     optimiser steps of ``batch_size`` rows, the same for every method; ``gradient_accumulation`` computes each step in
     so many equal parts. ``evaluations`` is how often the validation rows are looked at, evenly spaced, the last time
-    after the last step. ``data``, ``text``, ``text_pair`` and ``label`` name a file of your own and its columns; then
-    ``task`` is ``None``.
+    after the last step. ``ood=False`` leaves the out-of-domain rows alone, where only the test rows are wanted.
+    ``data``, ``text``, ``text_pair`` and ``label`` name a file of your own and its columns; then ``task`` is ``None``.
 
     Raises ``ValueError`` for a field out of range, naming it.
     """
@@ -95,6 +95,7 @@ class Run:
     text: str | None = None
     text_pair: str | None = None
     label: str | None = None
+    ood: bool = True
 
     def __post_init__(self) -> None:
         for name in ("encoder", "data"):
@@ -165,11 +166,13 @@ class Run:
             raise ValueError(f"evaluations={self.evaluations} is more than steps={self.steps}; lower it")
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, JSON-ready, with folders and files of this machine written by a portable name."""
+        """All fields (``ood`` where it is false), JSON-ready; folders and files of this machine by a portable name."""
         values = {f.name: thaw(getattr(self, f.name)) for f in fields(self)}
         values["encoder"] = portable(self.encoder)
         if self.data is not None:
             values["data"] = Path(self.data).name
+        if self.ood:
+            del values["ood"]  # the records made before there was a choice read the same
         return values
 
     def command(self, **names: str) -> str:
@@ -186,7 +189,8 @@ def command_of(run: Mapping[str, Any], records: str | None = None) -> str:
         always = name in ("task", "encoder", "method", "seed")
         if value is None or name == "method_args" or (not always and value == defaults.get(name)):
             continue
-        words += [f"--{name.replace('_', '-')}", str(value)]
+        option = name.replace("_", "-")
+        words += [f"--{'' if value else 'no-'}{option}"] if isinstance(value, bool) else [f"--{option}", str(value)]
     for key, value in run.get("method_args", {}).items():
         words += ["--method-arg", f"{key}={value}"]
     if records is not None:

@@ -1,0 +1,151 @@
+"""Frozen features and a linear model: the baseline that any fine-tuning has to beat.
+
+``Run(task, encoder, method="frozen")`` leaves the encoder as it is and fits a multinomial logistic regression on its
+features (see :mod:`klnorm_lib.study.features`), or a ridge regression where the labels are scores. Instead of an
+encoder, ``tf-idf`` (texts) or ``log-mel`` (sound) can be named.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from klnorm_lib.encoders.sources import EncoderSource
+from klnorm_lib.study import evaluation, features
+from klnorm_lib.study.record import Record
+from klnorm_lib.study.spec import Run
+from klnorm_lib.study.training import RULE
+
+NAME = "frozen"
+DESCRIPTION = "Features of the encoder as it is (or tf-idf, or log-mel), and a logistic regression on them."
+FEATURISERS = {
+    features.TF_IDF: "words and word pairs of texts, only with method frozen",
+    features.LOG_MEL: "log-mel energies of sound, only with method frozen",
+}
+USED = ("task", "encoder", "method", "size", "split_seed", "seed", "method_args", "source", "encoder_source")
+USED += ("max_length", "device", "data", "text", "text_pair", "label", "ood")
+
+
+@dataclass(frozen=True)
+class Frozen:
+    r"""A linear model on frozen features; ``grid`` holds the values of C that are tried on the validation rows.
+
+    .. math:: \min_W \tfrac12\lVert W\rVert^2 + C \sum_i -\ln\operatorname{softmax}(W x_i + b)_{y_i}
+
+    For scores the sum is of half squared errors, which is ridge regression with penalty 1/C. The value of C with the
+    best primary metric on the validation rows is kept, among equals the one with the lowest validation loss, then the
+    smallest. Raises ``ValueError`` unless ``grid`` is one or more different positive numbers.
+    """
+
+    grid: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0, 1000.0)
+    version = 1
+    name = NAME
+
+    def __post_init__(self) -> None:
+        given = self.grid if isinstance(self.grid, (list, tuple)) else (self.grid,)
+        numbers = all(isinstance(c, (int, float)) and not isinstance(c, bool) for c in given)
+        if not given or not numbers or not all(0 < c < math.inf for c in given) or len(set(given)) < len(given):
+            raise ValueError(f"grid must hold one or more different positive values of C, got {self.grid!r}")
+        object.__setattr__(self, "grid", tuple(sorted(map(float, given))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The method as plain JSON: its name and every hyperparameter."""
+        return {"name": NAME, **asdict(self)}
+
+
+def build(**given) -> Frozen:
+    """``Frozen`` with these hyperparameters; raises ``ValueError`` for one that it does not have."""
+    unknown = sorted(set(given) - {f.name for f in fields(Frozen)})
+    if unknown:
+        raise ValueError(f"frozen has no hyperparameter {', '.join(unknown)}; it has grid (values of C)")
+    return Frozen(**given)
+
+
+def check(run: Run) -> None:
+    """Raise ``ValueError`` when a field of the training is set, since nothing is trained by gradient steps."""
+    idle = [f for f in fields(Run) if f.name not in USED and getattr(run, f.name) != f.default]
+    if idle:
+        names = ", ".join(f.name for f in idle)
+        raise ValueError(f"method 'frozen' takes no gradient steps, so {names} would have no effect; leave out {names}")
+
+
+def featuriser(name: str, task) -> EncoderSource:
+    """What a record says in place of an encoder; raises ``ValueError`` when it does not fit the kind of task."""
+    sound = task.kind == "audio"
+    if (name == features.LOG_MEL) != sound:
+        kind, fitting = ("sound", features.LOG_MEL) if sound else ("text", features.TF_IDF)
+        raise ValueError(f"{name} does not fit the task {task.name!r}, which is {kind}; use encoder {fitting!r}")
+    return EncoderSource(name, "featuriser", name, None, None)
+
+
+def refuse_featuriser(run: Run) -> None:
+    """Raise ``ValueError`` when ``tf-idf`` or ``log-mel`` is to be fine-tuned."""
+    if run.encoder in FEATURISERS:
+        raise ValueError(
+            f"{run.encoder} has no weights to fine-tune: use it with method 'frozen', or method {run.method!r} with "
+            "one of `klnorm encoders`"
+        )
+
+
+def fit(record: Record, run: Run, task, data, method: Frozen, source, device: str, reporter) -> dict[str, np.ndarray]:
+    """Fit one model a value of C, keep the best on validation, and predict every split.
+
+    Returns log-probabilities (or scores) for all splits but validation, as logits would be; fills what was tried, what
+    was selected and the numbers of parameters into ``record``.
+    """
+    import sklearn
+
+    record.versions["scikit-learn"] = sklearn.__version__
+    record.method["added_parameters"] = None
+    rows, encoder_parameters = _features(run, source, task, data, record.task["checksums"], device)
+    labels = {name: np.asarray(split["label"]) for name, split in data.items()}
+    regression, primary = task.label_names is None, task.metrics[0]
+    best = None
+    for step, c in enumerate(method.grid, 1):
+        model = _linear(c, regression).fit(rows["train"], labels["train"])
+        scores = {
+            name: evaluation.score(task.metrics, _logits(model, rows[name], task.num_labels), labels[name], regression)
+            for name in ("train", "validation")
+        }
+        loss = "mse" if regression else "nll"
+        tried = {"step": step, "C": c, "train_loss": scores["train"][loss], "penalty": None}
+        record.evaluations.append({**tried, "validation": scores["validation"]})
+        value = scores["validation"][primary]
+        key = (-math.inf if value is None else value, -scores["validation"][loss])
+        better = best is None or key > best[0]
+        if better:
+            best = key, model
+            record.selected = {"step": step, "C": c, "metric": primary, "rule": RULE}
+            record.validation = scores["validation"]
+        reporter.evaluation(step, len(method.grid), {"C": c, **scores["validation"]}, better)
+    model = best[1]
+    added = int(model.coef_.size + np.size(model.intercept_))
+    record.parameters = {"total": encoder_parameters + added, "trainable": added, "added": added}
+    record.method["added_parameters"] = added
+    return {name: _logits(model, part, task.num_labels) for name, part in rows.items() if name != "validation"}
+
+
+def _features(run: Run, source, task, data, checksums, device: str):
+    if run.encoder == features.TF_IDF:
+        return features.tf_idf(data, task.text_columns), 0
+    if run.encoder == features.LOG_MEL:
+        return features.log_mels(data), 0
+    return features.encoded(run, source, task, data, checksums, device)
+
+
+def _linear(c: float, regression: bool):
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    return Ridge(alpha=1.0 / c) if regression else LogisticRegression(C=c, max_iter=2000)
+
+
+def _logits(model, rows, outputs: int) -> np.ndarray:
+    """Log-probabilities (rows, classes), whose softmax is the probabilities again, or scores (rows, 1)."""
+    if outputs == 1:
+        return np.asarray(model.predict(rows)).reshape(-1, 1)
+    logits = np.full((rows.shape[0], outputs), -50.0)  # a class without a training row
+    logits[:, model.classes_.astype(int)] = np.maximum(model.predict_log_proba(rows), -50.0)
+    return logits
