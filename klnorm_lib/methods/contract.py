@@ -18,6 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from klnorm_lib.methods.frames import real_positions
 from klnorm_lib.methods.penalty import Penalty, PenaltyLayer
 from klnorm_lib.methods.sites import unwrap
 
@@ -96,20 +97,21 @@ def apply(model: nn.Module, *methods: Method) -> Report:
         )
     before = sum(p.numel() for p in inner.parameters())
     changed: list[str] = []
-    with _undo_on_error(inner):
+    outers = _wrappers(model, inner)
+    with _undo_on_error(inner, outers):
         for method in methods:
             changed += [f"{method.name}: {line}" for line in method.attach(inner)]
-    added = sum(p.numel() for p in inner.parameters()) - before
-    _swap_class(inner, _regularised)
-    inner._klnorm_methods = tuple(methods)
-    inner._klnorm_auxiliary = None
-    inner._klnorm_pending = False
-    for outer in _wrappers(model, inner):
-        outer.accepts_loss_kwargs = False
-        # By name, so that peft need not be installed.
-        if any(cls.__name__ == "PeftModel" for cls in type(outer).__mro__):
-            _keep_in_adapter(outer, inner)
-            save_methods_with(outer)
+        added = sum(p.numel() for p in inner.parameters()) - before
+        _swap_class(inner, _regularised)
+        inner._klnorm_methods = tuple(methods)
+        inner._klnorm_auxiliary = None
+        inner._klnorm_pending = False
+        for outer in outers:
+            outer.accepts_loss_kwargs = False
+            # By name, so that peft need not be installed.
+            if any(cls.__name__ == "PeftModel" for cls in type(outer).__mro__):
+                _keep_in_adapter(outer, inner)
+                save_methods_with(outer)
 
     layers = functools.partial(_penalty_layers, inner)  # not a closure: it is copied and pickled with the model
     callbacks = []
@@ -145,23 +147,36 @@ def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
     """Put ``module`` at dotted ``path`` of ``model``, remembering the old one in case ``apply`` fails later."""
     parent_path, _, name = path.rpartition(".")
     parent = model.get_submodule(parent_path)
+    _set(model, parent, name, module)
+
+
+def _set(model: nn.Module, owner: object, name: str, value: object) -> None:
     undo = model.__dict__.get("_klnorm_undo")
     if undo is not None:
-        undo.append((parent, name, getattr(parent, name)))
-    setattr(parent, name, module)
+        undo.append((owner, name, getattr(owner, name)))
+    setattr(owner, name, value)
 
 
 @contextmanager
-def _undo_on_error(model: nn.Module) -> Iterator[None]:
-    model.__dict__["_klnorm_undo"] = []
+def _undo_on_error(model: nn.Module, outers: list[nn.Module]) -> Iterator[None]:
+    """Take everything back when an error leaves the block: replaced modules, classes, attributes, frozen flags."""
+    held = [(module, type(module), dict(module.__dict__)) for module in (*outers, model)]
+    trains = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    undo = model.__dict__["_klnorm_undo"] = []
     try:
         yield
     except Exception:
-        for parent, name, old in reversed(model.__dict__["_klnorm_undo"]):
-            setattr(parent, name, old)
+        for owner, name, old in reversed(undo):
+            setattr(owner, name, old)
+        for module, cls, attributes in held:
+            module.__class__ = cls
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+        for parameter, flag in trains:
+            parameter.requires_grad_(flag)
         raise
     finally:
-        del model.__dict__["_klnorm_undo"]
+        model.__dict__.pop("_klnorm_undo", None)
 
 
 def _penalty_layers(model: nn.Module) -> list[PenaltyLayer]:
@@ -202,8 +217,7 @@ def _regularised(base: type) -> type:
         def forward(self, *args, **kwargs):
             if self._klnorm_methods is None:
                 return base.forward(self, *args, **kwargs)
-            arguments = signature.bind_partial(self, *args, **kwargs).arguments
-            return _forward(self, base.forward, arguments, args, kwargs)
+            return _forward(self, base.forward, signature.bind_partial(self, *args, **kwargs))
 
         @functools.wraps(base.save_pretrained)
         def save_pretrained(self, *args, **kwargs):
@@ -265,36 +279,47 @@ def _keep_in_adapter(peft_model: nn.Module, inner: nn.Module) -> None:
             continue
         wrapper = ModulesToSaveWrapper(inner.get_submodule(path), adapter)
         wrapper.set_adapter(adapter)
-        parent_path, _, name = path.rpartition(".")
-        setattr(inner.get_submodule(parent_path), name, wrapper)
+        replace_module(inner, path, wrapper)
         config = peft_model.peft_config[adapter]
-        config.modules_to_save = sorted({*(config.modules_to_save or ()), path})
+        _set(inner, config, "modules_to_save", sorted({*(config.modules_to_save or ()), path}))
         kept.append(path)
 
 
-def _forward(model: nn.Module, base_forward: Callable, arguments: dict, args: tuple, kwargs: dict):
+def _forward(model: nn.Module, base_forward: Callable, given: inspect.BoundArguments):
     layers = _penalty_layers(model)
-    has_labels = arguments.get("labels") is not None
+    as_tuple = _ask_for_names(model, given)
+    mask, labels = given.arguments.get("attention_mask"), given.arguments.get("labels")
     samples = 1
-    if has_labels and model.training:
+    if labels is not None and model.training:
         samples = max((layer.samples for layer in layers), default=1)
+    if samples > 1:
+        given.arguments["labels"] = torch.cat([labels] * samples)
     model._klnorm_pending = False  # the graph of the forward before is gone
-    mask = arguments.get("attention_mask")
     for layer in layers:
-        layer.enter(samples, torch.is_grad_enabled(), functools.partial(_positions, mask))
+        layer.enter(samples, torch.is_grad_enabled(), functools.partial(real_positions, model.config, mask))
     try:
-        if samples > 1:
-            arguments = {**arguments, "labels": torch.cat([arguments["labels"]] * samples)}
-            extra = arguments.pop("kwargs", {})
-            outputs = base_forward(**arguments, **extra)
-        else:
-            outputs = base_forward(model, *args, **kwargs)
+        outputs = base_forward(*given.args, **given.kwargs)
         penalties = [p for layer in layers for p in layer.penalties]
     finally:
         for layer in layers:
             layer.leave()
     total = torch.stack([p.to(penalties[0].device) for p in penalties]).sum() if penalties else None
-    return _attach_penalty(model, outputs, total, has_labels, samples)
+    outputs = _attach_penalty(model, outputs, total, labels is not None, samples)
+    return outputs.to_tuple() if as_tuple and not isinstance(outputs, tuple) else outputs
+
+
+def _ask_for_names(model: nn.Module, given: inspect.BoundArguments) -> bool:
+    """Have the model name its outputs, since in a tuple the loss looks like the logits; whether a tuple was wanted."""
+    parameters = given.signature.parameters
+    anything = next((name for name, p in parameters.items() if p.kind is p.VAR_KEYWORD), None)
+    others = given.arguments.get(anything, {})
+    asked = given.arguments.get("return_dict", others.get("return_dict"))
+    as_tuple = not (model.config.return_dict if asked is None else asked)
+    if as_tuple and "return_dict" in parameters:
+        given.arguments["return_dict"] = True
+    elif as_tuple and anything is not None:
+        given.arguments[anything] = {**others, "return_dict": True}
+    return as_tuple
 
 
 def _attach_penalty(model: nn.Module, outputs, total: Tensor | None, has_labels: bool, samples: int):
@@ -345,16 +370,3 @@ def _watch(model: nn.Module, logits: Tensor | None, loss: Tensor | None) -> None
     logits.register_hook(check)
     if loss is not None:
         loss.register_hook(found)
-
-
-def _positions(mask: Tensor | None, length: int) -> Tensor | None:
-    """Which of ``length`` positions are real, (batch, length) bool, from the input's attention mask.
-
-    Audio encoders shorten the sequence: the share of real input samples is carried over to ``length`` frames.
-    """
-    if mask is None or mask.ndim != 2:
-        return None
-    if mask.shape[1] == length:
-        return mask.bool()
-    frames = torch.ceil(mask.sum(1, keepdim=True) * (length / mask.shape[1]))
-    return torch.arange(length, device=mask.device) < frames.clamp_min(1)

@@ -29,7 +29,7 @@ from klnorm_lib.methods.heads import GaussianHeads
 from klnorm_lib.methods.penalty import PenaltyLayer
 from klnorm_lib.methods.schedule import Schedule
 from klnorm_lib.methods.sites import norm_paths
-from klnorm_lib.methods.standardiser import Standardiser
+from klnorm_lib.methods.standardiser import ChannelStandardiser, Standardiser
 
 FORMS = ("A", "B", "C")
 PLACEMENTS = ("pooled", "internal")
@@ -45,11 +45,16 @@ class KLNorm(Method):
     ``form``: A, B or C (see the module). ``beta``: weight of the KL, which is summed over features and averaged
     over the batch (averaging over features would divide beta by the width). ``statistics``: layer, batch, rms or
     group (``groups`` equal slices). ``placement``: ``pooled``, one layer before the head's last Linear; or
-    ``internal``, every LayerNorm of the encoder becomes y = b0 + gamma0 * (mu + sigma * x_hat) with the pretrained
-    gamma0, b0 as buffers (``train_base=True``: parameters). ``prior``: standard normal or a learned diagonal one.
-    ``heads``: how mu and sigma read x_hat (forms B and C): diagonal, low-rank of rank ``rank``, or full.
-    ``schedule``: constant, linear or cyclical over ``warmup_steps`` optimiser steps. ``free_bits``: nats below which
-    a feature of an example is not penalised. ``seed``: of the inner low-rank factors.
+    ``internal``, every normalisation of the encoder that has an affine part becomes y = b0 + gamma0 * (mu + sigma *
+    x_hat) with the pretrained gamma0, b0 as buffers (``train_base=True``: parameters). ``prior``: standard normal or
+    a learned diagonal one. ``heads``: how mu and sigma read x_hat (forms B and C): diagonal, low-rank of rank
+    ``rank``, or full. ``schedule``: constant, linear or cyclical over ``warmup_steps`` optimiser steps.
+    ``free_bits``: nats below which a feature of an example is not penalised. ``seed``: of the inner low-rank factors.
+
+    Inside the encoder ``layer`` means the statistics of the norm that is replaced, so that forms A and B start as the
+    same function: RMS for an RMSNorm, and for the GroupNorm of a Wav2Vec2 feature extractor each channel over time,
+    padded frames included, as the model's own code has it. ``rms`` and ``group`` change norms over the last axis. The
+    KL is averaged over an example's real positions: in a feature extractor, frames at the rate of that layer.
 
     Raises ``ValueError`` for values outside these, and for form A with a learned prior, which could follow the
     posterior exactly and penalise nothing.
@@ -108,10 +113,11 @@ class KLNorm(Method):
         if self.placement == "pooled":
             path = insert_before_head(model, lambda size: KLNormLayer(size, self))
             return [f"form {self.form} layer before {path}"]
-        paths = [p for p in norm_paths(model) if _last_axis(model.get_submodule(p))]
+        paths = [p for p in norm_paths(model) if _has_affine_part(model.get_submodule(p))]
         if not paths:
             raise ValueError(
-                f"no LayerNorm or RMSNorm found inside the encoder of {type(model).__name__}; use placement='pooled'"
+                f"no normalisation with an affine part found inside the encoder of {type(model).__name__}; "
+                "use placement='pooled'"
             )
         for index, path in enumerate(paths):
             old = model.get_submodule(path)
@@ -122,18 +128,19 @@ class KLNorm(Method):
 
 
 class KLNormLayer(PenaltyLayer):
-    r"""One KL-Norm layer over the last axis; forms A, B, C.
+    r"""One KL-Norm layer over the last axis, or in place of a GroupNorm over its channels; forms A, B, C.
 
-    Shapes: (batch, features) or (batch, length, features), unchanged. Arithmetic in at least float32, whatever
-    autocast says. With ``base`` (a normalisation layer) the output becomes :math:`b_0 + \gamma_0\,y`.
+    Shapes: (batch, features) or (batch, length, features), unchanged; in place of a GroupNorm (batch, features,
+    length), whose heads read all channels of a frame. Arithmetic in at least float32, whatever autocast says. With
+    ``base`` (a normalisation layer) the output becomes :math:`b_0 + \gamma_0\,y`.
     """
 
     def __init__(self, features: int, config: KLNorm, base: nn.Module | None = None, seed: int | None = None) -> None:
         super().__init__(Schedule(config.schedule, config.beta, config.warmup_steps))
         self.config = config
         self.features = features
-        eps = config.eps if base is None else getattr(base, "eps", getattr(base, "variance_epsilon", config.eps))
-        self.standardise = Standardiser(features, config.statistics, eps, config.groups)
+        self.channels_first = isinstance(base, nn.GroupNorm)
+        self.standardise = _standardiser(features, config, base)
         if config.form == "A":
             self.gamma = nn.Parameter(torch.ones(features))
             self.bias = nn.Parameter(torch.zeros(features))
@@ -161,7 +168,8 @@ class KLNormLayer(PenaltyLayer):
             self.penalise(self._kl(mean, std))
             if self.has_base:
                 y = self.base_bias + self.base_gamma * y
-        return y.to(x.dtype)
+        y = y.to(x.dtype)
+        return y.movedim(-1, 1) if self.channels_first else y
 
     def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x_hat = self.standardise(x, update=self._open)
@@ -187,6 +195,18 @@ class KLNormLayer(PenaltyLayer):
         return f"{self.features}, form={c.form}, statistics={c.statistics}, beta={c.beta}, schedule={c.schedule}"
 
 
-def _last_axis(norm: nn.Module) -> bool:
-    # A GroupNorm of a convolution normalises over channels and time; it is another operation.
-    return not isinstance(norm, nn.GroupNorm) and getattr(norm, "weight", None) is not None and norm.weight.ndim == 1
+def _standardiser(features: int, config: KLNorm, base: nn.Module | None) -> nn.Module:
+    if base is None:
+        return Standardiser(features, config.statistics, config.eps, config.groups)
+    eps = getattr(base, "eps", getattr(base, "variance_epsilon", config.eps))
+    if isinstance(base, nn.GroupNorm):
+        return ChannelStandardiser(base.num_groups, eps)
+    # Of the norms over the last axis only those by the mean square come without a shift, T5's LayerNorm among them.
+    by_mean_square = not isinstance(base, nn.LayerNorm) and not hasattr(base, "bias")
+    statistics = "rms" if by_mean_square and config.statistics == "layer" else config.statistics
+    # torch's RMSNorm takes None for the precision of its dtype.
+    return Standardiser(features, statistics, torch.finfo(base.weight.dtype).eps if eps is None else eps, config.groups)
+
+
+def _has_affine_part(norm: nn.Module) -> bool:
+    return getattr(norm, "weight", None) is not None and norm.weight.ndim == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from klnorm_lib import functional
 
@@ -40,3 +41,18 @@ class Standardiser(nn.Module):
         rows = x.numel() // x.shape[-1]
         self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
         self.running_var.lerp_((variance * rows / (rows - 1)).to(self.running_var), self.momentum)
+
+
+class ChannelStandardiser(nn.Module):
+    """What ``nn.GroupNorm`` standardises by, without affine part and with the channels put last.
+
+    With as many groups as channels, as in the first convolution of Wav2Vec2, that is each channel over time.
+    Shapes: (batch, channels, positions) -> (batch, positions, channels).
+    """
+
+    def __init__(self, groups: int, eps: float) -> None:
+        super().__init__()
+        self.groups, self.eps = groups, eps
+
+    def forward(self, x: Tensor, update: bool = True) -> Tensor:
+        return F.group_norm(x, self.groups, eps=self.eps).movedim(1, -1)
