@@ -1,0 +1,32 @@
+"""Which positions of a layer inside the encoder are real, and which are padding, at the rate of that layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def real_positions(config, mask: Tensor | None, length: int) -> Tensor | None:
+    r"""Which of the ``length`` positions of a layer are real, (batch, length) bool; None without a mask.
+
+    ``mask``: the model's attention mask, (batch, tokens) or (batch, samples). Text keeps its length. A convolution
+    of kernel k and stride s shortens audio of n samples to :math:`\lfloor (n - k)/s \rfloor + 1` frames, as in
+    the models' ``_get_feat_extract_output_lengths``: a frame is real if all that it has read is. The convolution
+    that has just run is the one after which the padded batch has ``length`` frames. SEW then joins
+    ``squeeze_factor`` frames, of which one real one is enough, as in its own attention mask. For other encoders that
+    shorten their input the share of real positions is carried over. An example keeps one position at least.
+    """
+    if mask is None or mask.ndim != 2:
+        return None
+    if mask.shape[1] == length:
+        return mask.bool()
+    real, total = mask.sum(1), mask.shape[1]
+    share = torch.ceil(real * (length / total))
+    for kernel, stride in zip(getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ()), strict=True):
+        real, total = torch.div(real - kernel, stride, rounding_mode="floor") + 1, (total - kernel) // stride + 1
+        if total == length:
+            break
+    else:
+        squeeze = getattr(config, "squeeze_factor", 1)
+        real = torch.ceil(real / squeeze) if total // squeeze == length else share
+    return torch.arange(length, device=mask.device) < real.clamp_min(1)[:, None]
