@@ -72,6 +72,8 @@ _AUDIO = {
     "layerdrop": 0.0,
     "mask_time_prob": 0.0,
 }
+# As the large published checkpoints have it; the default, as the base ones, is one group normalisation.
+_LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 _CONFIGS = {
     "bert": _BERT,
     "roberta": _BERT,
@@ -82,10 +84,19 @@ _CONFIGS = {
     "wav2vec2": _AUDIO,
     "hubert": _AUDIO,
     "wavlm": _AUDIO,
+    "wav2vec2-layer": _AUDIO | _LAYER_NORM,
+    "sew": _AUDIO,
+    "data2vec-audio": _AUDIO,
+    "unispeech": _AUDIO,
+    "unispeech-sat": _AUDIO | _LAYER_NORM,
+    "sew-d": _AUDIO,
+    "wav2vec2-conformer": _AUDIO | _LAYER_NORM,
 }
 TEXT = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "mpnet")
-AUDIO = ("wav2vec2", "hubert", "wavlm")
+AUDIO = ("wav2vec2", "wav2vec2-layer", "hubert", "wavlm", "sew", "data2vec-audio")
+GROUP_NORM = ("wav2vec2", "hubert", "wavlm", "sew")  # in the first convolution of their feature extractor
 NAMES = TEXT + AUDIO
+KIN = ("unispeech", "unispeech-sat", "sew-d", "wav2vec2-conformer")  # audio, outside the rounds over all names
 
 
 def build(name: str, attention: str | None = None, kind: str = "classification", seed: int = 0, **config):
@@ -94,19 +105,23 @@ def build(name: str, attention: str | None = None, kind: str = "classification",
     ``kind``: "classification", "masked-lm" (text only) or "encoder" (bare). ``config`` overrides the small defaults.
     """
     loaders = {
-        "classification": AutoModelForAudioClassification if name in AUDIO else AutoModelForSequenceClassification,
+        "classification": AutoModelForSequenceClassification if name in TEXT else AutoModelForAudioClassification,
         "masked-lm": AutoModelForMaskedLM,
         "encoder": AutoModel,
     }
-    settings = AutoConfig.for_model(name, **{**_CONFIGS[name], "num_labels": LABELS, **config})
+    settings = AutoConfig.for_model(_model_type(name), **{**_CONFIGS[name], "num_labels": LABELS, **config})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return loaders[kind].from_config(settings, attn_implementation=attention or attentions(name)[-1]).eval()
 
 
+def _model_type(name: str) -> str:
+    return name.removesuffix("-layer")
+
+
 def attentions(name: str) -> tuple[str, ...]:
     """Attention implementations that the class of this architecture declares, "eager" first."""
-    config = AutoConfig.for_model(name)
+    config = AutoConfig.for_model(_model_type(name))
     model_class = AutoModel._model_mapping[type(config)]
     return ("eager", "sdpa") if model_class._supports_sdpa else ("eager",)
 

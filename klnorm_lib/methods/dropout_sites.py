@@ -33,7 +33,7 @@ _IN_LAYER = (
 _ABOVE_LAYERS = (
     # Audio encoders drop once more after their positional convolution; that is what enters the first layer.
     (re.compile(r"embeddings\.dropout|encoder\.dropout"), "embeddings", True),
-    (re.compile(r"feature_projection\.dropout"), "embeddings", False),
+    (re.compile(r"feature_projection\.dropout|feature_dropout"), "embeddings", False),
     # DeBERTa's convolution joins the residual stream together with the output of its first layer.
     (re.compile(r"encoder\.conv\.dropout"), "layer.0.ffn_output", False),
 )
@@ -185,7 +185,7 @@ def _unknown(encoder: nn.Module, holders: list[_Holder], mains: dict[str, _Holde
     if not mains:
         head = f"no known dropout site in {type(encoder).__name__}; {head}"
     return (
-        f"{head}. Known are the encoders of BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa-v2, MPNet, Wav2Vec2, HuBERT "
-        "and WavLM and those that name their parts alike. For another one set the rates in its config when you "
-        "load it, and leave Dropout out of apply()"
+        f"{head}. Known are the encoders of BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa-v2, MPNet, Wav2Vec2, HuBERT, "
+        "WavLM, UniSpeech, Data2VecAudio and SEW and those that name their parts alike. For another one set the rates "
+        "in its config when you load it, and leave Dropout out of apply()"
     )

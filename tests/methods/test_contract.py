@@ -36,6 +36,14 @@ METHODS = {
 }
 
 
+MODELS = {
+    "bert": {},
+    "wav2vec2": {},
+    "wav2vec2-layer": {},
+    "wav2vec2 weighted": {"use_weighted_layer_sum": True},
+}
+
+
 def stir(model, seed=1):
     """Move every parameter of the new layers off its start, where many gradients and penalties are zero."""
     g = torch.Generator().manual_seed(seed)
@@ -57,10 +65,10 @@ no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 @pytest.mark.parametrize("key", METHODS)
-@pytest.mark.parametrize("name", ["bert", "wav2vec2"])
+@pytest.mark.parametrize("name", MODELS)
 def test_forward_backward_save_load(key, name, tmp_path):
     method = METHODS[key]
-    model, report = changed_model(method, name)
+    model, report = changed_model(method, name.split()[0], **MODELS[name])
     assert report.changed
     model.train()
     outputs = model(**zoo.batch(model))

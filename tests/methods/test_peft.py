@@ -8,7 +8,7 @@ from klnorm_lib import VIB, KLNorm, apply, auxiliary_loss, load
 from tests import zoo
 from tests.methods.test_contract import stir, trainer_for
 
-LORA = {"bert": ["query", "value"], "wav2vec2": ["q_proj", "v_proj"]}
+LORA = {"bert": ["query", "value"]} | dict.fromkeys(zoo.AUDIO, ["q_proj", "v_proj"])
 
 
 def adapted(name, folder, task="SEQ_CLS"):
@@ -17,7 +17,7 @@ def adapted(name, folder, task="SEQ_CLS"):
     return get_peft_model(base, LoraConfig(task_type=task, r=2, target_modules=LORA[name]))
 
 
-@pytest.mark.parametrize(("name", "task"), [("bert", "SEQ_CLS"), ("wav2vec2", None)])
+@pytest.mark.parametrize(("name", "task"), [("bert", "SEQ_CLS"), ("wav2vec2", None), ("wav2vec2-layer", None)])
 @pytest.mark.parametrize(
     "method",
     [KLNorm(beta=0.1), KLNorm(beta=0.1, placement="internal"), VIB(bottleneck=8, beta=0.1, schedule="constant")],

@@ -64,6 +64,8 @@ def test_sites_hold_the_rates_of_the_config():
     ("name", "site", "companion"),
     [
         ("wav2vec2", "embeddings", "feature_projection.dropout"),
+        ("data2vec-audio", "embeddings", "feature_projection.dropout"),
+        ("sew", "embeddings", "feature_dropout"),
         ("deberta-v2", "layer.1.attention_probs", "encoder.layer.1.attention.self.pos_dropout"),
         ("deberta-v2", "layer.0.ffn_output", "encoder.conv.dropout"),
     ],
@@ -173,7 +175,7 @@ def test_norm_paths_are_the_encoders_own(name):
     modules = [model.get_submodule(p) for p in paths]
     torch_norms = [m for m in encoder_of(model).modules() if isinstance(m, (nn.LayerNorm, nn.GroupNorm))]
     assert modules == torch_norms
-    assert any(isinstance(m, nn.GroupNorm) for m in modules) == (name in zoo.AUDIO)
+    assert any(isinstance(m, nn.GroupNorm) for m in modules) == (name in zoo.GROUP_NORM)
 
 
 def test_norm_paths_know_other_classes_by_name():
