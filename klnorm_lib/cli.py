@@ -210,7 +210,8 @@ def run(
     warmup_ratio: Annotated[float, typer.Option(help="Share of the steps that the rate rises.")] = 0.0,
     schedule: Annotated[str, typer.Option(help="linear, constant or cosine.")] = "linear",
     max_grad_norm: Annotated[float, typer.Option(help="Gradients are clipped to this norm.")] = 1.0,
-    max_length: Annotated[int, typer.Option(help="Tokens per row.")] = 128,
+    max_length: Annotated[int, typer.Option(help="Tokens per row of text.")] = 128,
+    max_seconds: Annotated[float, typer.Option(help="Seconds per recording; a longer one keeps its beginning.")] = 10.0,
     evaluations: Annotated[int, typer.Option(help="How often the validation rows are looked at.")] = 5,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -223,6 +224,7 @@ def run(
     text_pair: Annotated[str | None, typer.Option(metavar="COLUMN", help="Its second text column, if any.")] = None,
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Its label column.")] = None,
     ood: Annotated[bool, typer.Option(help="Predict the out-of-domain rows too.")] = True,
+    test_rows: Annotated[int | None, typer.Option(help="Test on a fixed sample of so many rows at most.")] = None,
     records: Annotated[Path, typer.Option(help="Records file to append to.")] = Path("records/run.jsonl"),
     as_json: Json = False,
 ) -> None:

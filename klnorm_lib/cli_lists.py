@@ -50,6 +50,10 @@ def task_rows() -> list[dict[str, Any]]:
 
 def _rows(spec, folder: Path | None) -> dict[str, int]:
     """Rows of train (validation is carved from it) and test, before overlaps are removed; empty if not at hand."""
+    if spec.kind == "audio":
+        from klnorm_lib.tasks.audio_mirror import count_rows
+
+        return count_rows(spec, folder)
     if spec.built_in:
         from klnorm_lib import tasks
 

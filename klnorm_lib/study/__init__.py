@@ -1,5 +1,6 @@
 """One run and its record: ``study.run(study.Run("mrpc", "klnorm-tiny", "klnorm"), records="records/run.jsonl")``."""
 
+from klnorm_lib.study.audio import prepare_audio
 from klnorm_lib.study.errors import NotFiniteError, RecordError, StudyError
 from klnorm_lib.study.record import Record, schema
 from klnorm_lib.study.run import run, run_hash
@@ -13,6 +14,7 @@ __all__ = [
     "Run",
     "StudyError",
     "append",
+    "prepare_audio",
     "read_records",
     "repair",
     "run",

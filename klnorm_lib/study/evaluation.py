@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from klnorm_lib.study import metrics
 from klnorm_lib.study.errors import ADVICE, NotFiniteError
 
 EVALUATION_BATCH = 64
+EVALUATION_SAMPLES = 1_280_000  # of sound in one batch, padding included: 80 s at 16 kHz
 
 
 def tokenise(processor, split, columns: Sequence[str], max_length: int):
@@ -33,13 +34,15 @@ def predict(model, rows, collator, step: int = 0) -> np.ndarray:
     model.eval()
     columns = [name for name in rows.column_names if name != "label"]
     examples = list(rows.select_columns(columns))
-    order = np.argsort([len(example["input_ids"]) for example in examples], kind="stable")
+    sound = "input_values" in columns
+    lengths = np.array([len(example["input_values" if sound else "input_ids"]) for example in examples])
+    order = np.argsort(lengths, kind="stable")
     device = next(model.parameters()).device
     pieces = []
     try:
         with torch.no_grad():
-            for start in range(0, len(order), EVALUATION_BATCH):
-                batch = collator([examples[i] for i in order[start : start + EVALUATION_BATCH]])
+            for part in batches(lengths[order], EVALUATION_SAMPLES if sound else None):
+                batch = collator([examples[i] for i in order[part]])
                 output = model(**{name: value.to(device) for name, value in batch.items()})
                 pieces.append(output.logits.float().cpu().numpy())
     finally:
@@ -50,6 +53,20 @@ def predict(model, rows, collator, step: int = 0) -> np.ndarray:
     logits = np.empty_like(sorted_logits)
     logits[order] = sorted_logits
     return logits
+
+
+def batches(lengths: np.ndarray, budget: int | None = None) -> Iterator[slice]:
+    """Slices of at most ``EVALUATION_BATCH`` rows, ``lengths`` ascending; rows times longest stays within ``budget``.
+
+    A row that is longer than the budget makes a batch of its own.
+    """
+    start = 0
+    while start < len(lengths):
+        stop = min(start + EVALUATION_BATCH, len(lengths))
+        while budget is not None and stop > start + 1 and (stop - start) * lengths[stop - 1] > budget:
+            stop -= 1
+        yield slice(start, stop)
+        start = stop
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from klnorm_lib.encoders.sources import portable
-from klnorm_lib.study import features, frozen, machine, store
+from klnorm_lib.study import audio, features, frozen, machine, store
 from klnorm_lib.study.errors import NotFiniteError
 from klnorm_lib.study.progress import Reporter, show
 from klnorm_lib.study.record import Record
@@ -53,6 +53,8 @@ def run(run: Run, records: str | Path | None = None, progress: bool = True) -> R
             f"[green]already done[/]: {records} holds this run ({stored.hash[:12]}, {stored.created[:19]} UTC)"
         )
         return stored
+    if inputs.encoder.source != "featuriser":
+        audio.check_fit(inputs.task, run.encoder, inputs.encoder)
     reporter.say(_headline(run, inputs, blank))
     try:
         _fill(blank, run, inputs, reporter, started)
@@ -90,6 +92,8 @@ def _load(run: Run) -> _Inputs:
         data, provenance = tasks.load_with_provenance(run.task, run.size, run.split_seed, run.source)
     if not run.ood:
         data, provenance = _without_ood(data, provenance)
+    if run.test_rows is not None:
+        data = _fewer_test_rows(data, run.test_rows, task.label_names is None)
     if run.encoder in frozen.FEATURISERS:
         encoder = frozen.featuriser(run.encoder, task)
     else:
@@ -102,6 +106,14 @@ def _without_ood(data, provenance: dict[str, Any]):
     kept = {name: split for name, split in data.items() if not name.startswith("ood/")}
     sums = {name: sum_ for name, sum_ in provenance["checksums"].items() if name in kept}
     return type(data)(kept), {**provenance, "checksums": sums, **{k: {} for k in ("ood", "ood_missing")}}
+
+
+def _fewer_test_rows(data, count: int, regression: bool):
+    """A stratified sample of the test rows, drawn by the seed of the out-of-domain samples: the same in every run."""
+    from klnorm_lib.tasks import loading, subsets
+
+    chosen = subsets.sample(data["test"]["label"], count, loading.OOD_SEED, regression)
+    return type(data)({**data, "test": data["test"].select(chosen)})
 
 
 def _method(run: Run):
@@ -200,11 +212,7 @@ def _fill(record: Record, run: Run, inputs: _Inputs, reporter: Reporter, started
         set_seed(run.seed)
         model, processor = _model(run, task)
         callbacks = _apply(model, inputs.method, record)
-        length = _length(run, model, processor)
-        rows = {
-            name: evaluation.tokenise(processor, split, task.text_columns, length)
-            for name, split in inputs.data.items()
-        }
+        rows = _rows(record, run, inputs, model, processor, reporter)
     collator = DataCollatorWithPadding(processor)
 
     def validate(model, step: int) -> dict[str, float | None]:
@@ -234,6 +242,25 @@ def _fill(record: Record, run: Run, inputs: _Inputs, reporter: Reporter, started
     }
     _measure(record, task, logits, {name: split["label"] for name, split in rows.items()})
     _finish(record, inputs, reporter, started)
+
+
+def _rows(record: Record, run: Run, inputs: _Inputs, model, processor, reporter: Reporter) -> dict[str, Any]:
+    """Every split as the model takes it: token ids, or samples."""
+    from klnorm_lib.study import evaluation
+
+    task = inputs.task
+    if task.kind != "audio":
+        length = _length(run, model, processor)
+        return {
+            name: evaluation.tokenise(processor, split, task.text_columns, length)
+            for name, split in inputs.data.items()
+        }
+    cut = {name: audio.longer_than(split, run.max_seconds, task.sampling_rate) for name, split in inputs.data.items()}
+    record.task["cut"] = {name: count for name, count in cut.items() if count}
+    if record.task["cut"]:
+        told = ", ".join(f"{count} of {name}" for name, count in record.task["cut"].items())
+        reporter.say(f"clips over {run.max_seconds:g} s, of which only the beginning is used: {told}")
+    return {name: audio.prepare_audio(split, processor, run.max_seconds) for name, split in inputs.data.items()}
 
 
 def _finish(record: Record, inputs: _Inputs, reporter: Reporter, started: float) -> None:

@@ -13,6 +13,7 @@ from klnorm_lib.encoders.sources import portable
 
 SOURCES = ("auto", "hub", "mirror", "built-in")
 SCHEDULES = ("linear", "constant", "cosine")
+LATER = ("ood", "max_seconds", "test_rows")  # fields that came after the first committed records
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
@@ -64,7 +65,9 @@ class Run:
     has a seed of its own, what the method draws at set-up. The budget is ``steps``
     optimiser steps of ``batch_size`` rows, the same for every method; ``gradient_accumulation`` computes each step in
     so many equal parts. ``evaluations`` is how often the validation rows are looked at, evenly spaced, the last time
-    after the last step. ``ood=False`` leaves the out-of-domain rows alone, where only the test rows are wanted.
+    after the last step. ``max_length`` (tokens) is for texts, ``max_seconds`` for recordings: longer ones keep their
+    beginning. ``ood=False`` leaves the out-of-domain rows alone; ``test_rows`` tests on so many rows at
+    most, a stratified sample that is the same for every seed (``None``: on all, as published).
     ``data``, ``text``, ``text_pair`` and ``label`` name a file of your own and its columns; then ``task`` is ``None``.
 
     Raises ``ValueError`` for a field out of range, naming it.
@@ -96,6 +99,8 @@ class Run:
     text_pair: str | None = None
     label: str | None = None
     ood: bool = True
+    max_seconds: float = 10.0
+    test_rows: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("encoder", "data"):
@@ -149,7 +154,11 @@ class Run:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
         if self.size is not None and (not isinstance(self.size, int) or isinstance(self.size, bool) or self.size < 2):
             raise ValueError(f"size must be a whole number of at least 2 rows, or None for all, got {self.size!r}")
-        for name, positive in {"learning_rate": True, "weight_decay": False, "max_grad_norm": True}.items():
+        rows = self.test_rows
+        if rows is not None and (not isinstance(rows, int) or isinstance(rows, bool) or rows < 2):
+            raise ValueError(f"test_rows must be a whole number of at least 2 rows, or None for all, got {rows!r}")
+        signs = {"learning_rate": True, "weight_decay": False, "max_grad_norm": True, "max_seconds": True}
+        for name, positive in signs.items():
             value = getattr(self, name)
             finite = isinstance(value, (int, float)) and math.isfinite(value)
             if not finite or value < 0 or (positive and value == 0):
@@ -166,13 +175,14 @@ class Run:
             raise ValueError(f"evaluations={self.evaluations} is more than steps={self.steps}; lower it")
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields (``ood`` where it is false), JSON-ready; folders and files of this machine by a portable name."""
+        """All fields, JSON-ready (those of ``LATER`` where they are not the default); folders by a portable name."""
         values = {f.name: thaw(getattr(self, f.name)) for f in fields(self)}
         values["encoder"] = portable(self.encoder)
         if self.data is not None:
             values["data"] = Path(self.data).name
-        if self.ood:
-            del values["ood"]  # the records made before there was a choice read the same
+        for name in LATER:  # the records made before there was a choice read the same
+            if values[name] == getattr(type(self), name):
+                del values[name]
         return values
 
     def command(self, **names: str) -> str:

@@ -42,7 +42,7 @@ def read_split(data: DataSet, split: str) -> tuple[Rows, int, str]:
             f"no version of {data.name!r} on the hub is known; set KLNORM_MIRROR to a folder that holds "
             f"datasets/{data.folder}."
         )
-    table, revision = _load(data, split)
+    table, revision = load_table(data, split)
     where = f"{data.hub}, split {split}"
     columns = [data.columns.get(c, c) for c in (*data.text_columns, "label")]
     missing = [c for c in columns if c not in table.column_names]
@@ -64,7 +64,8 @@ def read_split(data: DataSet, split: str) -> tuple[Rows, int, str]:
     return Rows(texts, align(labels, found, data.label_names, where)), hidden, revision
 
 
-def _load(data: DataSet, split: str) -> tuple[datasets.Dataset, str]:
+def load_table(data: DataSet, split: str) -> tuple[datasets.Dataset, str]:
+    """One split as it lies on the hub, and the commit it is from."""
     if datasets.config.HF_HUB_OFFLINE or huggingface_hub.constants.HF_HUB_OFFLINE:
         raise SourceUnavailableError(
             f"the hub is switched off (HF_HUB_OFFLINE), so {data.hub!r} cannot be read. Unset HF_HUB_OFFLINE, or set "
@@ -79,7 +80,9 @@ def _load(data: DataSet, split: str) -> tuple[datasets.Dataset, str]:
                 raise
             # Scripts are never run: the hub's own conversion to parquet holds the same rows.
             revision = _resolve(data.hub, CONVERTED)
-            return datasets.load_dataset(data.hub, split=split, revision=revision), revision
+            # there a configuration is a folder
+            folder = {} if data.config is None else {"data_dir": data.config}
+            return datasets.load_dataset(data.hub, split=split, revision=revision, **folder), revision
     except ValueError as error:
         if "split" in str(error).lower():
             raise LayoutError(f"{data.hub} has no split {split!r} ({error}).") from error

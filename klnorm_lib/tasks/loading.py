@@ -7,7 +7,8 @@ from typing import Any
 
 import datasets
 
-from . import builtin, hub, mirror, subsets
+from . import audio_hub, audio_mirror, builtin, hub, mirror, subsets
+from .clips import Clips, decode_all, speakers, without_speakers
 from .errors import SourceUnavailableError, TaskError
 from .registry import TaskSpec, names, spec
 from .rows import Rows, checksum, key, to_dataset, without, without_repeats
@@ -21,10 +22,11 @@ OOD_SEED = 20240229  # fixed: out-of-domain rows must not change with the split 
 def load(name: str, size: int | None = None, split_seed: int = 0, source: str = "auto") -> datasets.DatasetDict:
     """A task as a ``DatasetDict`` with splits train, validation, test and ``ood/<name>``; label column ``label``.
 
-    ``size`` counts all labelled rows used, a fifth of them validation; ``None`` takes all. Subsets are stratified,
-    drawn by ``split_seed`` and nested. ``test`` is the public labelled set, whole. Out-of-domain sets hold at most
-    1,000 rows, always the same ones, and keep their own label names: see ``spec(name).ood[...].label_map``.
-    ``source`` is "hub", "mirror" (KLNORM_MIRROR), "built-in", or "auto": mirror, then hub, never a substitute.
+    Audio tasks have a column ``audio``: float32 samples at 16 kHz, one channel. ``size`` counts all labelled rows
+    used, a fifth of them validation; ``None`` takes all. Subsets are stratified, drawn by ``split_seed`` and nested.
+    ``test`` is the public labelled set, whole. Out-of-domain sets hold at most 1,000 rows, always the same ones, and
+    keep their own label names: see ``spec(name).ood[...].label_map``. ``source`` is "hub", "mirror" (KLNORM_MIRROR),
+    "built-in", or "auto": mirror, then hub, never a substitute.
     Raises subclasses of ``ValueError`` (see ``tasks.errors``) that say what to do.
     """
     return load_with_provenance(name, size, split_seed, source)[0]
@@ -66,15 +68,16 @@ def _find(task: TaskSpec, source: str) -> tuple[str, Found]:
             f"{task.name!r} is real data and has no built-in version; built-in tasks are {', '.join(ours)}. Set "
             "KLNORM_MIRROR and use source='mirror', or use source='hub'."
         )
+    from_mirror, from_hub = (audio_mirror, audio_hub) if task.kind == "audio" else (mirror, hub)
     if source == "mirror" or (source == "auto" and mirror.find(task.data) is not None):
-        return "mirror", mirror.read(task)
+        return "mirror", from_mirror.read(task)
     if source == "hub":
-        return "hub", hub.read(task)
+        return "hub", from_hub.read(task)
     try:
-        return "hub", hub.read(task)
+        return "hub", from_hub.read(task)
     except SourceUnavailableError as error:
         try:
-            mirror.read(task)
+            from_mirror.read(task)
         except SourceUnavailableError as absent:
             raise SourceUnavailableError(
                 f"task {task.name!r} was found in no source. Mirror: {absent}. Hub: {error}"
@@ -88,19 +91,26 @@ def assemble(
     """Splits and provenance from the whole rows of one source, overlaps removed."""
     regression = task.label_names is None
     train, removed = _clean_train(found)
+    apart, removed = _clean_validation(found, removed)
+    if task.speaker_disjoint:
+        train, apart, removed = _keep_speakers_apart(train, apart, found.test, removed)
     if not regression and len(train) < 1:
         raise TaskError(f"task {task.name!r}: no training rows are left after removing test rows.")
     cap = found.max_size
     if cap is not None and size is not None and size > cap:
         raise TaskError(
             f"size {size} is too large for {task.name!r} from this source: at most {cap} rows may be used ("
-            f"{' '.join(task.caveats)}) Ask for at most {cap}, or use source='hub'."
+            f"{' '.join(task.caveats)}) Ask for at most {cap}{', or use source=' + repr('hub') if task.hub[0] else ''}."
         )
     wanted = min(cap, len(train)) if cap is not None and size is None else size
-    part, held = subsets.split(train.labels, wanted, split_seed, regression, task.label_names)
+    if apart is None:
+        apart = train
+        part, held = subsets.split(train.labels, wanted, split_seed, regression, task.label_names)
+    else:
+        part, held = subsets.split_apart(train.labels, apart.labels, wanted, split_seed, task.label_names)
     splits: dict[str, tuple[Rows, Any]] = {
         "train": (train.take(part), task.label_names),
-        "validation": (train.take(held), task.label_names),
+        "validation": (apart.take(held), task.label_names),
         "test": (found.test, task.label_names),
     }
     seen = {key(texts) for rows in (found.train, found.test) for texts in rows.texts}
@@ -114,15 +124,14 @@ def assemble(
         ood_facts[name] = {**found.ood_ids.get(name, {}), **facts}
     for name, reason in found.missing.items():
         warnings.warn(f"{task.name}: out-of-domain set {name!r} is left out: {reason}", stacklevel=4)
-    result = datasets.DatasetDict(
-        {split: to_dataset(rows, task.text_columns, labels) for split, (rows, labels) in splits.items()}
-    )
+    ready = {split: _ready(rows, task, labels) for split, (rows, labels) in splits.items()}
+    result = datasets.DatasetDict({split: data for split, (data, _) in ready.items()})
     provenance = {
         "task": task.name,
         "source": source,
         "id": found.id,
         "revision": found.revision,
-        "checksums": {split: checksum(rows) for split, (rows, _) in splits.items()},
+        "checksums": {split: sum_ for split, (_, sum_) in ready.items()},
         "files": found.files,
         "size": len(part) + len(held),
         "split_seed": split_seed,
@@ -132,6 +141,13 @@ def assemble(
         "ood_missing": found.missing,
     }
     return result, provenance
+
+
+def _ready(rows: Rows, task: TaskSpec, labels: Any) -> tuple[datasets.Dataset, str]:
+    """The rows as a ``Dataset``, and their checksum."""
+    if isinstance(rows, Clips):
+        return decode_all(rows, labels)
+    return to_dataset(rows, task.text_columns, labels), checksum(rows)
 
 
 def _clean_train(found: Found) -> tuple[Rows, dict[str, int]]:
@@ -146,3 +162,24 @@ def _clean_train(found: Found) -> tuple[Rows, dict[str, int]]:
         "rows with a hidden label": found.unlabelled,
     }
     return train, {reason: count for reason, count in removed.items() if count}
+
+
+def _clean_validation(found: Found, removed: dict[str, int]) -> tuple[Rows | None, dict[str, int]]:
+    """Rows kept for validation less those also in train or test, where a task has such rows."""
+    if found.validation is None:
+        return None, removed
+    taken = {key(texts) for rows in (found.train, found.test) for texts in rows.texts}
+    rows, gone = without(found.validation, taken)
+    return rows, {**removed, **({"validation rows also in train or test": gone} if gone else {})}
+
+
+def _keep_speakers_apart(
+    train: Clips, apart: Clips | None, test: Clips, removed: dict[str, int]
+) -> tuple[Clips, Clips | None, dict[str, int]]:
+    """No speaker of test trains or validates, and none trains who validates from rows of their own."""
+    gone: dict[str, int] = {}
+    if apart is not None:
+        apart, gone["validation rows of speakers in test"] = without_speakers(apart, speakers(test))
+        train, gone["train rows of speakers in validation"] = without_speakers(train, speakers(apart))
+    train, gone["train rows of speakers in test"] = without_speakers(train, speakers(test))
+    return train, apart, {**removed, **{reason: count for reason, count in gone.items() if count}}

@@ -40,11 +40,11 @@ def read(spec: TaskSpec) -> Found:
     """The whole task from the first mirror that has it; raises ``SourceUnavailableError`` if none has."""
     folder = find(spec.data)
     if folder is None:
-        raise SourceUnavailableError(_absent(spec.data))
-    info = _info(folder)
+        raise SourceUnavailableError(absent(spec.data))
+    info = read_info(folder)
     found = Found(
         id=f"datasets/{spec.data.folder}",
-        revision=_revision(info),
+        revision=revision_of(info),
         train=_rows(spec.data, folder, info, spec.train),
         test=_rows(spec.data, folder, info, spec.test),
     )
@@ -56,23 +56,25 @@ def read(spec: TaskSpec) -> Found:
         if place is None:
             found.missing[name] = f"no mirror has datasets/{ood.data.folder}"
             continue
-        its_info = _info(place)
+        its_info = read_info(place)
         found.ood[name] = _rows(ood.data, place, its_info, ood.splits)
-        found.ood_ids[name] = {"id": f"datasets/{ood.data.folder}", "revision": _revision(its_info)}
+        found.ood_ids[name] = {"id": f"datasets/{ood.data.folder}", "revision": revision_of(its_info)}
         _note_files(found, ood.data, its_info, ood.splits)
         if ood.origin and set(ood.origin) <= set(its_info["splits"]):
             found.origins.append(_rows(ood.data, place, its_info, Splits(None, ood.origin)))
     return found
 
 
-def _absent(data: DataSet) -> str:
+def absent(data: DataSet) -> str:
+    """Where a data set was looked for in vain."""
     looked = [str(folder) for folder in folders()]
     if not looked:
         return f"{VARIABLE} is not set; set it to a folder that holds datasets/{data.folder}"
     return f"no folder of {VARIABLE} ({os.pathsep.join(looked)}) holds datasets/{data.folder}"
 
 
-def _info(folder: Path) -> dict[str, Any]:
+def read_info(folder: Path) -> dict[str, Any]:
+    """The ``info.json`` of a data set; raises ``CorruptDataError`` if it is missing or unreadable."""
     path = folder / "info.json"
     if not path.is_file():
         raise CorruptDataError(f"{path} is missing; copy the folder again or fill it with `klnorm mirror`.")
@@ -88,13 +90,14 @@ def _info(folder: Path) -> dict[str, Any]:
     return info
 
 
-def _revision(info: dict[str, Any]) -> str | None:
+def revision_of(info: dict[str, Any]) -> str | None:
+    """The commit on the hub that a folder was filled from, if it was."""
     return (info.get("hub") or {}).get("revision")
 
 
-def _split_names(folder: Path, info: dict[str, Any], splits: Splits) -> tuple[str, ...]:
+def split_names(folder: Path, info: dict[str, Any], splits: Splits) -> tuple[str, ...]:
     """The names used in this folder: those of the shared layout, or, in a folder filled from the hub, the hub's."""
-    for wanted in (splits.mirror, (splits.hub,)):
+    for wanted in (splits.mirror, tuple(splits.hub.split("+")) if splits.hub else (None,)):
         if set(wanted) <= set(info["splits"]):
             return wanted
     raise LayoutError(
@@ -105,12 +108,12 @@ def _split_names(folder: Path, info: dict[str, Any], splits: Splits) -> tuple[st
 
 def _note_files(found: Found, data: DataSet, info: dict[str, Any], *groups: Splits) -> None:
     for splits in groups:
-        for name in _split_names(Path(data.folder), info, splits):
+        for name in split_names(Path(data.folder), info, splits):
             found.files[f"datasets/{data.folder}/{name}.parquet"] = info["splits"][name]["sha256"]
 
 
 def _rows(data: DataSet, folder: Path, info: dict[str, Any], splits: Splits) -> Rows:
-    return join([_one(data, folder, info, name) for name in _split_names(folder, info, splits)])
+    return join([_one(data, folder, info, name) for name in split_names(folder, info, splits)])
 
 
 def _one(data: DataSet, folder: Path, info: dict[str, Any], split: str) -> Rows:

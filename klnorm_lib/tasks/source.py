@@ -12,7 +12,8 @@ class Found:
     """A task as one source has it: whole training and test rows, and the out-of-domain sets that the source has.
 
     ``origins`` are unrevised originals of out-of-domain rows, which must not be trained on; ``missing`` says why an
-    out-of-domain set is not here; ``files`` are checksums of files read; ``max_size`` a cap that the data ask for.
+    out-of-domain set is not here; ``files`` are checksums of files read; ``max_size`` a cap that the data ask for;
+    ``validation`` the rows that validation is drawn from, ``None`` if it is carved from the training rows.
     """
 
     id: str
@@ -26,3 +27,4 @@ class Found:
     files: dict[str, str] = field(default_factory=dict)
     unlabelled: int = 0
     max_size: int | None = None
+    validation: Rows | None = None
