@@ -222,6 +222,9 @@ def run(
     ] = None,
     text: Annotated[str | None, typer.Option(metavar="COLUMN", help="Its text column.")] = None,
     text_pair: Annotated[str | None, typer.Option(metavar="COLUMN", help="Its second text column, if any.")] = None,
+    audio: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Its column with paths of sound files, instead of a text.")
+    ] = None,
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Its label column.")] = None,
     ood: Annotated[bool, typer.Option(help="Predict the out-of-domain rows too.")] = True,
     test_rows: Annotated[int | None, typer.Option(help="Test on a fixed sample of so many rows at most.")] = None,

@@ -52,8 +52,9 @@ def _rows(spec, folder: Path | None) -> dict[str, int]:
     """Rows of train (validation is carved from it) and test, before overlaps are removed; empty if not at hand."""
     if spec.kind == "audio":
         from klnorm_lib.tasks.audio_mirror import count_rows
+        from klnorm_lib.tasks.builtin import speech
 
-        return count_rows(spec, folder)
+        return count_rows(spec, speech.HERE / spec.name if spec.built_in else folder)
     if spec.built_in:
         from klnorm_lib import tasks
 

@@ -43,14 +43,16 @@ def tf_idf(splits: Mapping[str, Any], columns) -> dict[str, Any]:
     return {name: part[0] if len(part) == 1 else four(*part) for name, part in parts.items()}
 
 
-def log_mels(splits: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def log_mels(splits: Mapping[str, Any], seconds: float) -> dict[str, np.ndarray]:
     """Mean and standard deviation over time of the log-mel energies of every clip (rows, 128), standardised."""
-    return standardised({name: np.stack([clip_features(clip) for clip in clips(s)]) for name, s in splits.items()})
+    parts = {name: [clip_features(clip) for clip in clips(split, seconds)] for name, split in splits.items()}
+    return standardised({name: np.stack(rows) for name, rows in parts.items()})
 
 
-def clips(split) -> list[np.ndarray]:
-    """The samples of every row of an audio split."""
-    return [np.asarray(row["audio"], dtype=np.float32) for row in split.with_format("numpy", columns=["audio"])]
+def clips(split, seconds: float) -> list[np.ndarray]:
+    """The samples of every row of an audio split, at 16 kHz, of a longer clip the first ``seconds``."""
+    rows = split.with_format("numpy", columns=["audio"])
+    return [np.asarray(row["audio"], dtype=np.float32)[: round(seconds * RATE)] for row in rows]
 
 
 def standardised(parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -68,8 +70,9 @@ def encoded(run, source, task, splits: Mapping[str, Any], checksums: Mapping[str
     Features of a split are kept in memory, up to ``KEPT_BYTES``: the next run with the same weights and rows does not
     make them again, and its numbers are the same.
     """
-    weights = source.sha256 or source.revision, run.seed if source.random else None, run.max_length, device
-    keys = {name: (source.name, *weights, task.kind, checksums[name]) for name in splits}
+    limit = run.max_seconds if task.kind == "audio" else run.max_length
+    weights = source.sha256 or source.revision, run.seed if source.random else None, limit, device
+    keys = {name: (source.name, *weights, task.kind, checksums[name], len(splits[name])) for name in splits}
     parts = {name: _kept[key] for name, key in keys.items() if key in _kept}
     counted = (source.name, *weights, "parameters")
     if len(parts) < len(keys) or counted not in _kept:
@@ -77,7 +80,7 @@ def encoded(run, source, task, splits: Mapping[str, Any], checksums: Mapping[str
         encoder.to(device)
         for name, split in splits.items():
             if name not in parts:
-                parts[name] = _keep(keys[name], _split(encoder, processor, task, split, run.max_length, device))
+                parts[name] = _keep(keys[name], _split(encoder, processor, task, split, limit, device))
         _keep(counted, np.array(sum(p.numel() for p in encoder.parameters())))
     return standardised(parts), int(_kept[counted])
 
@@ -99,11 +102,11 @@ def _encoder(run):
     return model.base_model.eval(), processor
 
 
-def _split(encoder, processor, task, split, length: int, device: str) -> np.ndarray:
+def _split(encoder, processor, task, split, limit: float, device: str) -> np.ndarray:
     if task.kind == "audio":
-        return _sounds(encoder, processor, split, device)
+        return _sounds(encoder, processor, clips(split, limit), device)
     columns = [list(map(str, split[column])) for column in task.text_columns]
-    means = [_texts(encoder, processor, texts, length, device) for texts in columns]
+    means = [_texts(encoder, processor, texts, limit, device) for texts in columns]
     return means[0] if len(means) == 1 else four(*means)
 
 
@@ -126,13 +129,13 @@ def _texts(encoder, processor, texts: list[str], length: int, device: str) -> np
     return means
 
 
-def _sounds(encoder, processor, split, device: str) -> np.ndarray:
+def _sounds(encoder, processor, sounds: list[np.ndarray], device: str) -> np.ndarray:
     """Mean last hidden state over the frames of each clip (rows, width), one clip at a time: no padding, no mask."""
     import torch
 
     means = []
     with torch.no_grad():
-        for clip in clips(split):
+        for clip in sounds:
             inputs = processor(clip, sampling_rate=RATE, return_tensors="pt").to(device)
             means.append(_hidden(encoder, inputs).mean(1)[0].cpu().numpy())
     return np.stack(means)

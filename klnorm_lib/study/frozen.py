@@ -26,7 +26,7 @@ FEATURISERS = {
     features.LOG_MEL: "log-mel energies of sound, only with method frozen",
 }
 USED = ("task", "encoder", "method", "size", "split_seed", "seed", "method_args", "source", "encoder_source")
-USED += ("max_length", "device", "data", "text", "text_pair", "label", "ood")
+USED += ("max_length", "device", "data", "text", "text_pair", "label", "ood", "max_seconds", "test_rows", "audio")
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _features(run: Run, source, task, data, checksums, device: str):
     if run.encoder == features.TF_IDF:
         return features.tf_idf(data, task.text_columns), 0
     if run.encoder == features.LOG_MEL:
-        return features.log_mels(data), 0
+        return features.log_mels(data, run.max_seconds), 0
     return features.encoded(run, source, task, data, checksums, device)
 
 

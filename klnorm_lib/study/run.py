@@ -85,7 +85,7 @@ def _load(run: Run) -> _Inputs:
     method = _method(run)
     if run.data is not None:
         data, task, provenance = tasks.from_file(
-            run.data, run.text, run.text_pair, run.label, size=run.size, split_seed=run.split_seed
+            run.data, run.text, run.text_pair, run.label, run.audio, size=run.size, split_seed=run.split_seed
         )
     else:
         task = tasks.spec(run.task)

@@ -13,7 +13,7 @@ from klnorm_lib.encoders.sources import portable
 
 SOURCES = ("auto", "hub", "mirror", "built-in")
 SCHEDULES = ("linear", "constant", "cosine")
-LATER = ("ood", "max_seconds", "test_rows")  # fields that came after the first committed records
+LATER = ("ood", "max_seconds", "test_rows", "audio")  # fields that came after the first committed records
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
@@ -68,7 +68,8 @@ class Run:
     after the last step. ``max_length`` (tokens) is for texts, ``max_seconds`` for recordings: longer ones keep their
     beginning. ``ood=False`` leaves the out-of-domain rows alone; ``test_rows`` tests on so many rows at
     most, a stratified sample that is the same for every seed (``None``: on all, as published).
-    ``data``, ``text``, ``text_pair`` and ``label`` name a file of your own and its columns; then ``task`` is ``None``.
+    ``data``, ``text``, ``text_pair`` and ``label`` name a file of your own and its columns; then ``task`` is ``None``;
+    ``audio`` instead of ``text`` names a column of paths of sound files.
 
     Raises ``ValueError`` for a field out of range, naming it.
     """
@@ -101,6 +102,7 @@ class Run:
     ood: bool = True
     max_seconds: float = 10.0
     test_rows: int | None = None
+    audio: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("encoder", "data"):
@@ -115,13 +117,16 @@ class Run:
         if self.data is None:
             if not isinstance(self.task, str) or not self.task:
                 raise ValueError("a run needs a task (one of `klnorm tasks`) or a file of your own (data=...)")
-            given = [name for name in ("text", "text_pair", "label") if getattr(self, name) is not None]
+            given = [name for name in ("text", "text_pair", "audio", "label") if getattr(self, name) is not None]
             if given:
                 raise ValueError(f"{', '.join(given)} name columns of a file of your own; set data=FILE as well")
         else:
             if self.task is not None:
                 raise ValueError(f"give either task={self.task!r} or data={self.data!r}, not both")
-            missing = [name for name in ("text", "label") if getattr(self, name) is None]
+            if self.audio is not None and (self.text is not None or self.text_pair is not None):
+                raise ValueError("a row is either a text or a recording: give text=... or audio=..., not both")
+            inputs = () if self.audio is not None else ("text",)
+            missing = [name for name in (*inputs, "label") if getattr(self, name) is None]
             if missing:
                 raise ValueError(f"data={self.data!r} needs the column names too; set {', '.join(missing)}")
         if not isinstance(self.encoder, str) or not self.encoder:

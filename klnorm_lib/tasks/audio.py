@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import gcd
 
 import numpy as np
@@ -29,18 +31,9 @@ def decode(
     samples depend on the decoder, has the sum of its bytes. Raises ``CorruptDataError`` for a file that is empty,
     unreadable, cut off, silent (unless ``silence_ok``), clipped, too short, not finite, or not as declared.
     """
-    sound = _soundfile()
-    if not content:
-        raise CorruptDataError(f"{name} is empty (0 bytes). Copy or record it again, or delete its row.")
-    try:
-        with sound.SoundFile(io.BytesIO(content)) as file:
-            found, promised, lossy = file.samplerate, file.frames, file.subtype.startswith(_LOSSY)
-            wave = file.read(dtype="float32", always_2d=True)
-    except (sound.LibsndfileError, RuntimeError, ValueError) as error:
-        raise CorruptDataError(
-            f"{name} is not a readable sound file ({error}): cut off, or not WAV, FLAC, Ogg or MP3. "
-            "Copy it again or delete its row."
-        ) from error
+    with _opened(content, name) as file:
+        found, promised, lossy = file.samplerate, file.frames, file.subtype.startswith(_LOSSY)
+        wave = file.read(dtype="float32", always_2d=True)
     _check_whole(content, name, len(wave), promised, samples)
     if rate is not None and rate != found:
         raise CorruptDataError(
@@ -53,6 +46,12 @@ def decode(
     return resample(mono, found), hashlib.sha256(native).hexdigest()
 
 
+def describe(content: bytes, name: str) -> tuple[int, int]:
+    """Sampling rate (Hz) and samples per channel that a sound file says it has; raises as ``decode``."""
+    with _opened(content, name) as file:
+        return file.samplerate, file.frames
+
+
 def resample(mono: np.ndarray, rate: int) -> np.ndarray:
     """Samples (n,) taken at ``rate`` Hz as float32 at 16 kHz (polyphase filter, ``scipy.signal.resample_poly``)."""
     if rate == SAMPLING_RATE:
@@ -61,6 +60,21 @@ def resample(mono: np.ndarray, rate: int) -> np.ndarray:
 
     shared = gcd(rate, SAMPLING_RATE)
     return resample_poly(mono.astype(np.float64), SAMPLING_RATE // shared, rate // shared).astype(np.float32)
+
+
+@contextmanager
+def _opened(content: bytes, name: str) -> Iterator:
+    sound = _soundfile()
+    if not content:
+        raise CorruptDataError(f"{name} is empty (0 bytes). Copy or record it again, or delete its row.")
+    try:
+        with sound.SoundFile(io.BytesIO(content)) as file:
+            yield file
+    except (sound.LibsndfileError, RuntimeError) as error:
+        raise CorruptDataError(
+            f"{name} is not a readable sound file ({error}): cut off, or not WAV, FLAC, Ogg or MP3. "
+            "Copy it again or delete its row."
+        ) from error
 
 
 def _soundfile():

@@ -39,20 +39,16 @@ def read_split(data: DataSet, splits: Splits) -> tuple[Clips, int, str]:
     if not rows:
         raise LayoutError(f"{where} has no labelled row of the classes {', '.join(data.label_names[:12])}.")
     speakers = None if data.speaker_column is None else list(table[_hub_name(data, data.speaker_column)])
-    sounds = table.select_columns([_audio_column(data)])
-    clips = []
-    for row in rows:
-        sound = sounds[row][_audio_column(data)]
-        read = partial(_bytes, sound, f"{where}, row {row}")
-        clips.append(
-            Clip(
-                name=f"{where}, row {row}" + (f" ({sound['path']})" if sound.get("path") else ""),
-                sha256=hashlib.sha256(read()).hexdigest(),
-                read=partial(_reread, sounds, row, _audio_column(data), f"{where}, row {row}"),
-                speaker=None if speakers is None else plain(speakers[row]),
-                silence_ok=data.silence_ok,
-            )
+    clips = [
+        Clip(
+            name=f"{where}, row {row}",
+            sha256=hashlib.sha256(content(table, row, data)).hexdigest(),
+            read=partial(content, table, row, data),
+            speaker=None if speakers is None else plain(speakers[row]),
+            silence_ok=data.silence_ok,
         )
+        for row in rows
+    ]
     return Clips.of(clips, align(shown, None, data.label_names, where)), len(labels) - len(keep), revision
 
 
@@ -103,13 +99,11 @@ def _audio_column(data: DataSet) -> str:
     return _hub_name(data, "audio")
 
 
-def _reread(sounds: datasets.Dataset, row: int, column: str, where: str) -> bytes:
-    return _bytes(sounds[row][column], where)
-
-
-def _bytes(sound: Mapping[str, Any], where: str) -> bytes:
+def content(table: datasets.Dataset, row: int, data: DataSet) -> bytes:
+    """The bytes of the sound file in one row of a table from ``select``."""
+    sound = table.select_columns([_audio_column(data)])[row][_audio_column(data)]
     if sound.get("bytes") is not None:
         return sound["bytes"]
     if sound.get("path") and Path(sound["path"]).is_file():
         return Path(sound["path"]).read_bytes()
-    raise CorruptDataError(f"{where}: the hub's row holds no sound file (path {sound.get('path')!r}).")
+    raise CorruptDataError(f"{data.hub}, row {row}: the hub's row holds no sound file (path {sound.get('path')!r}).")

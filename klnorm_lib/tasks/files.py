@@ -1,4 +1,4 @@
-"""A reader's own table as a task: CSV, TSV, JSON lines or parquet, one row per example."""
+"""A reader's own table as a task: CSV, TSV, JSON lines or parquet, one row per text or recording."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from . import subsets
+from .clips import Clip, Clips
 from .errors import CorruptDataError, LayoutError, TaskError
 from .loading import assemble, check_request
 from .registry import TaskSpec
@@ -32,16 +33,18 @@ def from_file(
     text: str = "text",
     text_pair: str | None = None,
     label: str = "label",
+    audio: str | None = None,
     test_fraction: float = 0.2,
     size: int | None = None,
     split_seed: int = 0,
 ) -> tuple[datasets.DatasetDict, TaskSpec, dict[str, Any]]:
     """A reader's own file as (splits train, validation and test, description, provenance).
 
-    ``text``, ``text_pair`` and ``label`` name columns of a .csv, .tsv, .jsonl or .parquet file. A stratified
+    ``text``, ``text_pair`` and ``label`` name columns of a .csv, .tsv, .jsonl or .parquet file; ``audio``, instead of
+    ``text``, a column with paths of sound files (from the file's folder on, where they are not absolute). A stratified
     ``test_fraction`` of the rows, the same for every ``split_seed``, is the test set; ``size`` rows of the others
     (``None``: all) become train and validation as in ``load``. Classes are numbered in sorted order of their names;
-    labels that are numbers and not all whole make a regression. Rows with a repeated text are used once.
+    labels that are numbers and not all whole make a regression. Rows with a repeated text or sound are used once.
     Raises subclasses of ``ValueError``: an unreadable file, a missing column, an empty text, one class only, a label
     with fewer than three rows (train, validation and test need one each).
     """
@@ -50,6 +53,8 @@ def from_file(
     if not 0 < test_fraction < 1:
         raise TaskError(f"test_fraction must lie between 0 and 1, not {test_fraction!r}.")
     table = _read(path)
+    if audio is not None:
+        text, text_pair = audio, None
     text_columns = (text,) if text_pair is None else (text, text_pair)
     if len({*text_columns, label}) < len(text_columns) + 1:
         raise TaskError(f"text, text_pair and label must be different columns, not {[*text_columns, label]}.")
@@ -59,16 +64,19 @@ def from_file(
     if missing:
         raise LayoutError(
             f"{path.name} has no column {', '.join(map(repr, missing))}; its columns are "
-            f"{', '.join(map(repr, map(str, table.columns)))}. Name them with text=, text_pair= and label=."
+            f"{', '.join(map(repr, map(str, table.columns)))}. Name them with text=, text_pair= or audio=, and label=."
         )
     texts = _texts(table, text_columns, path.name)
     labels, names = _labels(table[label], path.name)
-    rows, repeats = without_repeats(Rows(texts, labels))
+    if audio is not None and names is None:
+        raise TaskError(f"{path.name}: the labels are scores; recordings can only be classified: give class names.")
+    whole = Rows(texts, labels) if audio is None else Clips.of([_clip(path, name) for (name,) in texts], labels)
+    rows, repeats = without_repeats(whole)
     train, test = _hold_out(rows, test_fraction, names, path.name)
     task = TaskSpec(
         name=path.stem,
-        kind="regression" if names is None else ("pair" if text_pair else "classification"),
-        text_columns=text_columns,
+        kind="audio" if audio else "regression" if names is None else "pair" if text_pair else "classification",
+        text_columns=() if audio else text_columns,
         label_names=names,
         metrics=("pearson", "spearman") if names is None else ("accuracy", "macro_f1"),
         hub=(None, None),
@@ -98,6 +106,17 @@ def _read(path: Path) -> pd.DataFrame:
     if not len(table):
         raise CorruptDataError(f"{path.name} has no rows.")
     return table
+
+
+def _clip(table: Path, name: str) -> Clip:
+    path = Path(name).expanduser()
+    path = path if path.is_absolute() else table.parent / path
+    if not path.is_file():
+        raise CorruptDataError(
+            f"{table.name} names the sound file {name!r}, and there is no file {str(path)!r}; correct the path (it is "
+            f"taken from the folder of {table.name} on) or delete the row."
+        )
+    return Clip(name=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest(), read=path.read_bytes)
 
 
 def _rows_named(bad: np.ndarray) -> str:

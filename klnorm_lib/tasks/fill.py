@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from . import hub
+from . import audio_fill, hub
 from .errors import LayoutError, TaskError
-from .registry import DataSet, names, spec
+from .registry import DataSet, TaskSpec, names, spec
 from .rows import to_dataset
 
 
@@ -25,10 +25,11 @@ def fill_mirror(
 ) -> dict[str, str]:
     """Write tasks and their out-of-domain sets to ``folder/datasets/`` in the layout that source "mirror" reads.
 
-    Splits have the hub's names and rows, text columns and ``label`` only; rows with a hidden label are left out;
-    ``info.json`` holds the revision and the SHA-256 of each file. Returns set name -> "written", "kept" (already
-    there, unless ``overwrite``) or "skipped: reason" (out-of-domain sets that the hub lacks). ``progress`` is called
-    with one line per set. Raises ``SourceUnavailableError`` offline and ``TaskError`` for a built-in task.
+    Splits have the hub's names and rows, text columns and ``label`` only, or sound files as they are and a table of
+    them; rows with a hidden label are left out; ``info.json`` holds the revision and the SHA-256 of each file. Returns
+    set name -> "written", "kept" (already there, unless ``overwrite``) or "skipped: reason" (out-of-domain sets that
+    the hub lacks). ``progress`` is called with one line per set. Raises ``SourceUnavailableError`` offline and
+    ``TaskError`` for a built-in task.
     """
     tasks = [tasks] if isinstance(tasks, str) else list(tasks)
     wanted: dict[str, tuple[DataSet, list[str], bool]] = {}
@@ -44,7 +45,12 @@ def fill_mirror(
             wanted.setdefault(ood.data.folder, (ood.data, [ood.splits.hub], False))
     result = {}
     for data, splits, needed in wanted.values():
-        result[data.name] = _fill(data, splits, Path(folder) / "datasets" / data.folder, needed, overwrite)
+        target = Path(folder) / "datasets" / data.folder
+        result[data.name] = (
+            _fill_audio(spec(data.name), target, overwrite)
+            if not data.text_columns
+            else _fill(data, splits, target, needed, overwrite)
+        )
         if progress:
             progress(f"{data.name}: {result[data.name]}")
     return result
@@ -74,13 +80,29 @@ def _fill(data: DataSet, splits: list[str], target: Path, needed: bool, overwrit
         entries[split] = {"rows": len(rows), "sha256": hashlib.sha256(part.read_bytes()).hexdigest()}
         os.replace(part, target / f"{split}.parquet")
     info = {
-        "task": data.name,
         "kind": "regression" if data.label_names is None else "classification",
+        "columns": [*data.text_columns, "label"],
+        "splits": entries,
+    }
+    _write_info(data, target, info, revision, hidden)
+    return "written"
+
+
+def _fill_audio(task: TaskSpec, target: Path, overwrite: bool) -> str:
+    if (target / "info.json").is_file() and not overwrite:
+        return "kept"
+    info, revision = audio_fill.fill(task, target)
+    _write_info(task.data, target, {"kind": "audio-classification", **info}, revision, 0)
+    return "written"
+
+
+def _write_info(data: DataSet, target: Path, info: dict[str, Any], revision: str | None, hidden: int) -> None:
+    info = {
+        "task": data.name,
+        **info,
         "text_columns": list(data.text_columns),
         "label_column": "label",
         "label_names": None if data.label_names is None else list(data.label_names),
-        "columns": [*data.text_columns, "label"],
-        "splits": entries,
         "hub": {"id": data.hub, "config": data.config, "revision": revision, "columns": dict(data.columns)},
         "licence": data.licence,
         "source": data.hub,
@@ -91,4 +113,3 @@ def _fill(data: DataSet, splits: list[str], target: Path, needed: bool, overwrit
     part = target / ".info.json.part"
     part.write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n", "utf-8")
     os.replace(part, target / "info.json")
-    return "written"
