@@ -128,7 +128,9 @@ def test_group_norm_sees_padding_as_the_untouched_model_does():
     assert shift.abs().max() > 1e-5  # the model's own statistics are over padded frames too
     model = build("wav2vec2")
     apply(model, INTERNAL["B"])
-    torch.testing.assert_close(model(**padded(inputs, 777)).logits - model(**inputs).logits, shift, rtol=0.02, atol=1e-7)
+    torch.testing.assert_close(
+        model(**padded(inputs, 777)).logits - model(**inputs).logits, shift, rtol=0.02, atol=1e-7
+    )
     # Which frames the mean is over does not depend on padding: a KL that is the same everywhere stays as it is.
     static, _ = changed("wav2vec2", INTERNAL["A"])
     penalties = []

@@ -460,14 +460,50 @@ def test_copy_and_pickle_of_a_loaded_model_bring_their_own_report(tmp_path):
         assert [int(layer.step) for layer in layers] == [1, 0]
 
 
-def test_penalty_joins_the_loss_of_a_head_whose_labels_have_other_names():
+@pytest.mark.parametrize("how", ["named", "tuple", "tuple by config"])
+def test_penalty_joins_the_loss_of_a_head_whose_labels_have_other_names(how):
     model = BertForQuestionAnswering(zoo.build("bert", num_labels=2, **no_dropout).config)
     apply(model, KLNorm(form="C", beta=0.1))
     inputs = zoo.batch(model, labels=False)
     answer = torch.zeros(4, dtype=torch.long)
-    outputs = model.train()(**inputs, start_positions=answer, end_positions=answer)
-    task = sum(torch.nn.functional.cross_entropy(x, answer) for x in (outputs.start_logits, outputs.end_logits)) / 2
-    torch.testing.assert_close(outputs.loss, task + auxiliary_loss(model).as_subclass(torch.Tensor))
+    inputs |= {"start_positions": answer, "end_positions": answer}
+    if how == "tuple by config":
+        model.config.return_dict = False
+    outputs = model.train()(**inputs, **({"return_dict": False} if how == "tuple" else {}))
+    assert isinstance(outputs, tuple) == (how != "named")
+    loss, start, end = outputs if how != "named" else outputs.to_tuple()
+    task = sum(torch.nn.functional.cross_entropy(x, answer) for x in (start, end)) / 2
+    torch.testing.assert_close(loss, task + auxiliary_loss(model).as_subclass(torch.Tensor))
+    loss.backward()
+
+
+@pytest.mark.parametrize("name", ["bert", "wav2vec2"])
+@pytest.mark.parametrize("key", ["klnorm-B", "vib"])
+def test_a_tuple_holds_what_the_named_outputs_hold(key, name):
+    model, _ = changed_model(METHODS[key], name)
+    for labels in (True, False):
+        for training in (True, False):
+            inputs = zoo.batch(model, labels=labels) | {"output_hidden_states": True}
+            with torch.random.fork_rng():
+                named = model.train(training)(**inputs)
+            as_tuple = model(**inputs, return_dict=False)
+            assert isinstance(as_tuple, tuple)
+            flat = [t for item in named.to_tuple() for t in (item if isinstance(item, tuple) else (item,))]
+            again = [t for item in as_tuple for t in (item if isinstance(item, tuple) else (item,))]
+            assert len(flat) == len(again) == 1 + labels + zoo.LAYERS + 1
+            if not training:
+                assert all(torch.equal(x, y) for x, y in zip(flat, again, strict=True))
+
+
+def test_own_loss_from_a_tuple_that_forgets_it_raises():
+    model, _ = changed_model(KLNorm())
+    inputs = zoo.batch(model.train())
+    labels = inputs.pop("labels")
+    (logits,) = model(**inputs, return_dict=False)
+    with pytest.raises(RuntimeError, match="reached no loss"):
+        torch.nn.functional.cross_entropy(logits, labels).backward()
+    (logits,) = model(**inputs, return_dict=False)
+    (torch.nn.functional.cross_entropy(logits, labels) + auxiliary_loss(model)).backward()
 
 
 def test_class_of_a_changed_model_makes_plain_ones(tmp_path):

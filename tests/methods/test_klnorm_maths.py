@@ -259,6 +259,37 @@ def test_internal_placement_keeps_the_pretrained_affine_part(form, bias):
     torch.testing.assert_close(penalty_of(layer, x), 0.1 * kl_by_hand(mean, std.abs()).sum(-1).mean())
 
 
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("groups", [WIDTH, 3])
+@pytest.mark.parametrize("affine", [True, False], ids=["affine", "at-start"])
+def test_in_place_of_a_group_norm_it_keeps_its_statistics(form, groups, affine):
+    base = nn.GroupNorm(groups, WIDTH, eps=1e-3).double()
+    with torch.no_grad():
+        for p in base.parameters():
+            p.copy_(torch.linspace(-2, 2, WIDTH))
+    x = rows(5 * WIDTH, 7).unflatten(0, (5, WIDTH))  # examples, channels, frames
+    layer = layer_of(form, stirred=affine, base=base, placement="internal", beta=0.1)
+    grouped = x.reshape(5, groups, -1)
+    x_hat = (grouped - grouped.mean(-1, keepdim=True)) / (grouped.var(-1, correction=0, keepdim=True) + 1e-3).sqrt()
+    frames = x_hat.reshape(x.shape).transpose(1, 2)
+    mean, std = (layer.bias, layer.gamma) if form == "A" else maps_by_hand(layer.heads, frames)
+    expected = (base.bias + base.weight * (mean + std * frames)).transpose(1, 2)
+    torch.testing.assert_close(layer(x), expected)
+    if not affine:
+        torch.testing.assert_close(layer(x), base(x))
+    torch.testing.assert_close(penalty_of(layer, x), 0.1 * kl_by_hand(mean, std.abs()).sum(-1).mean())
+    assert layer(x.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("eps", [None, 1e-2])
+def test_in_place_of_an_rms_norm_it_keeps_its_statistics(eps):
+    base, x = nn.RMSNorm(WIDTH, eps=eps).double(), rows()
+    with torch.no_grad():
+        base.weight.copy_(torch.linspace(-2, 2, WIDTH))
+    layer = layer_of(stirred=False, base=base, placement="internal")
+    torch.testing.assert_close(layer(x), base(x))
+
+
 @pytest.mark.parametrize("form", ["A", "B", "C"])
 @pytest.mark.parametrize("statistics", ["layer", "rms", "group"])
 def test_layer_gradcheck(form, statistics):

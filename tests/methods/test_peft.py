@@ -3,8 +3,9 @@
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import ModulesToSaveWrapper
 
-from klnorm_lib import VIB, KLNorm, apply, auxiliary_loss, load
+from klnorm_lib import VIB, Dropout, KLNorm, apply, auxiliary_loss, effective_rates, load
 from tests import zoo
 from tests.methods.test_contract import stir, trainer_for
 
@@ -69,6 +70,42 @@ def test_twice_is_refused_through_the_wrapper(tmp_path):
     apply(model, KLNorm())
     with pytest.raises(ValueError, match="already applied"):
         apply(model, KLNorm())
+
+
+@pytest.mark.parametrize("fails_at", [1, 3])
+def test_an_error_of_peft_leaves_the_model_as_it_was(fails_at, tmp_path, monkeypatch):
+    model = adapted("bert", tmp_path)
+    before = {n: (p, p.requires_grad, p.clone()) for n, p in model.named_parameters()}
+    modules = dict(model.named_modules())
+    classes = {n: type(m) for n, m in modules.items()}
+    attributes = {n: set(vars(m)) for n, m in modules.items()}
+    kept = model.peft_config["default"].modules_to_save
+    calls = []
+
+    def set_adapter(self, adapter, original=ModulesToSaveWrapper.set_adapter):
+        calls.append(adapter)
+        if len(calls) == fails_at:
+            raise RuntimeError("no adapter today")
+        return original(self, adapter)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ModulesToSaveWrapper, "set_adapter", set_adapter)
+        with pytest.raises(RuntimeError, match="no adapter today"):
+            apply(model, KLNorm(placement="internal"), Dropout(p=0.3))
+    assert len(calls) == fails_at
+    assert dict(model.named_modules()) == modules
+    assert {n: type(m) for n, m in model.named_modules()} == classes
+    assert {n: set(vars(m)) for n, m in model.named_modules()} == attributes
+    assert model.peft_config["default"].modules_to_save == kept
+    assert {n for n, _ in model.named_parameters()} == set(before)
+    for name, p in model.named_parameters():
+        old, flag, value = before[name]
+        assert p is old
+        assert p.requires_grad == flag, name
+        assert torch.equal(p, value)
+    assert effective_rates(model)["layer.0.ffn_output"] == 0.1
+    apply(model, KLNorm(placement="internal"))
+    assert torch.isfinite(model.train()(**zoo.batch(model)).loss)
 
 
 def test_weights_that_neither_base_nor_adapter_holds_are_missed(tmp_path):
