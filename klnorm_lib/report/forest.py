@@ -41,9 +41,8 @@ def comparisons(records: Iterable[Record], method: str = "klnorm") -> pd.DataFra
         ours = {label: arm for label, arm in arms.items() if _is(arm[0], method)}
         place = {"task": task, "size": size, "encoder": encoder}
         for label, arm in ours.items():
-            for name, control in arms.items():
-                if name not in ours:
-                    rows += [place | row for row in _compare(label, arm, name, control)]
+            for name in sorted(set(arms) - set(ours), key=lambda n: (n != "plain", n)):
+                rows += [place | row for row in _compare(label, arm, name, arms[name])]
     if not rows:
         raise LookupError(
             f"the records hold no two seeds of {method} and of another arm on the same task, size, encoder and steps"
@@ -98,17 +97,19 @@ def _p(change: np.ndarray) -> float:
 
 
 def panels(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The rows of each panel of :func:`draw`, by its title: one task, size, split and arm."""
-    several = table["encoder"].nunique() > 1
+    """The rows of each panel of :func:`draw`, by its title: one task, size, split, and what else there are two of."""
+    told = [column for column in ("encoder", "arm") if table[column].nunique() > 1]
     found: dict[str, pd.DataFrame] = {}
-    for (task, size, encoder, split, arm), part in table.groupby(
-        ["task", "size", "encoder", "split", "arm"], sort=False
-    ):
-        title = (
-            f"{arm} on {task}, {size} labels{f', {encoder}' if several else ''}: {split.replace('ood/', 'shift of ')}"
-        )
-        found[title] = part
+    for _, part in table.groupby(["task", "size", "encoder", "arm", "split"], sort=False):
+        row = part.iloc[0]
+        split = row["split"].replace("ood/", "shift of ")
+        found[", ".join([row["task"], f"{row['size']} labels", *row[told], split])] = part
     return found
+
+
+def _minus(table: pd.DataFrame) -> str:
+    arms = table["arm"].unique()
+    return f"{arms[0] if len(arms) == 1 else 'method'} minus control"
 
 
 def draw(table: pd.DataFrame):
@@ -130,11 +131,11 @@ def draw(table: pd.DataFrame):
             ax.plot(row.change, np.full(len(row.change), y - 0.32), "o", color=style.PALETTE[2], ms=4, alpha=0.6)
             ax.plot(row.change.mean(), y, marker, color=colour, ms=8)
         ax.axvline(0, color=style.INK, lw=1, ls=":")
-        names = [f"minus {row.control}{' *' if row.holm else ''}" for row in part.itertuples()]
+        names = [f"{row.control}{' *' if row.holm else ''}" for row in part.itertuples()]
         ax.set(yticks=range(len(part)), yticklabels=names, ylim=(len(part) - 0.4, -0.8))
         ax.set_title(title, loc="left", fontsize=style.FONT)
         ax.grid(axis="y", visible=False)
-    axes[-1, 0].set_xlabel("difference in test score, points")
+    axes[-1, 0].set_xlabel(f"{_minus(table)}, points")
     return fig
 
 
@@ -142,18 +143,18 @@ def in_words(table: pd.DataFrame) -> str:
     """Every row of :func:`comparisons` as a line, and what may be made of all of them together."""
     lines = []
     for title, part in panels(table).items():
-        lines.append(title)
+        lines.append(f"{title}: {_minus(table)}, points")
         width = max(map(len, part["control"]))
         for row in part.itertuples():
             told = f"{row.change.mean():+5.1f} [{row.low:+5.1f}, {row.high:+5.1f}]"
-            lines.append(f"  minus {row.control:<{width}} {told} {row.verdict}{', after Holm too' if row.holm else ''}")
+            lines.append(f"  {row.control:<{width}} {told} {row.verdict}{', after Holm too' if row.holm else ''}")
     clear, number = (table["verdict"] != "cannot tell").sum(), len(table)
     seeds = sorted({len(change) for change in table["change"]})
     half = ((table["high"] - table["low"]) / 2).median()
     lines += [
         "",
         f"{clear} of {number} intervals leave zero out; chance alone would give about {(1 - LEVEL) * number:.1f}.",
-        f"After Holm's correction over all {number}, {table['holm'].sum()} do.",
+        f"{table['holm'].sum()} of {number} do after Holm's correction over all of them.",
         f"Pairs of seeds: {' or '.join(map(str, seeds))}. Median width of the intervals: {2 * half:.1f} points.",
     ]
     if table["largest"].any():

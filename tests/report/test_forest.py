@@ -84,14 +84,14 @@ def test_figure_shows_every_seed_and_every_row(records):
     table = forest.comparisons(records)
     fig = forest.draw(table)
     assert [ax.get_title("left") for ax in fig.axes] == [
-        "klnorm on words, 100 labels: test",
-        "klnorm on words, 100 labels: shift of noise",
+        "words, 100 labels, test",
+        "words, 100 labels, shift of noise",
     ]
     for ax, part in zip(fig.axes, forest.panels(table).values(), strict=True):
         dots = [line.get_xdata() for line in ax.lines if line.get_marker() == "o"]
         for shown, expected in zip(dots, part["change"], strict=True):
             np.testing.assert_array_equal(shown, expected)
-        assert [label.get_text() for label in ax.get_yticklabels()] == ["minus plain *", "minus klnorm(beta=0.0)"]
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["plain *", "klnorm(beta=0.0)"]
     matplotlib.pyplot.close(fig)
 
 
@@ -99,6 +99,7 @@ def test_words_say_what_the_rows_say(records):
     table = forest.comparisons(records)
     told = forest.in_words(table)
     row = table.iloc[0]
+    assert told.splitlines()[0] == "words, 100 labels, test: klnorm minus control, points"
     assert f"{row['change'].mean():+5.1f} [{row['low']:+5.1f}, {row['high']:+5.1f}] better, after Holm too" in told
     clear = (table["verdict"] != "cannot tell").sum()
     assert f"{clear} of 4 intervals leave zero out; chance alone would give about 0.2." in told
