@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ RANDOM = ":random"
 @dataclass(frozen=True)
 class EncoderSource:
     """Where an encoder was found: ``source`` (hub, mirror, folder, built-in), ``location`` (hub id or folder),
-    ``revision`` (hub commit, else None), ``sha256`` of the weights (None on the hub, where the commit stands for
-    them), and whether its weights are to be drawn afresh (``random``)."""
+    ``revision`` (hub commit, else None), ``sha256`` of the weights (of configuration and vocabulary when the weights are
+    drawn afresh, which is ``random``; None on the hub, where the commit stands for them)."""
 
     name: str
     source: str
@@ -58,18 +59,18 @@ def resolve(name: str, source: str = "auto") -> EncoderSource:
     bare = name.removesuffix(RANDOM)
     random = bare != name
     if bare in names() and source in ("auto", "built-in"):
-        return EncoderSource(name, "built-in", str(HERE / bare), None, _fingerprint(HERE / bare), random)
+        return EncoderSource(name, "built-in", str(HERE / bare), None, _fingerprint(HERE / bare, random), random)
     if source == "built-in":
         raise ValueError(f"no built-in encoder {bare!r}{_near(bare)}; there are {', '.join(names()) or 'none'}")
     if source == "auto" and Path(bare).expanduser().is_dir():
         folder = Path(bare).expanduser().resolve()
-        return EncoderSource(name, "folder", str(folder), None, _fingerprint(folder), random)
+        return EncoderSource(name, "folder", str(folder), None, _fingerprint(folder, random), random)
     mirrors = [Path(p).expanduser() for p in os.environ.get("KLNORM_MIRROR", "").split(os.pathsep) if p]
     if source in ("auto", "mirror"):
         for mirror in mirrors:
             folder = mirror / "models" / bare.replace("/", "--")
             if folder.is_dir():
-                return EncoderSource(name, "mirror", str(folder), None, _fingerprint(folder), random)
+                return EncoderSource(name, "mirror", str(folder), None, _fingerprint(folder, random), random)
         if source == "mirror":
             where = ", ".join(str(m / "models") for m in mirrors) or "KLNORM_MIRROR, which is not set"
             raise FileNotFoundError(f"no folder {bare.replace('/', '--')} in {where}; copy the encoder there")
@@ -110,11 +111,26 @@ def _near(name: str) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def _fingerprint(folder: Path) -> str:
+def _fingerprint(folder: Path, random: bool = False) -> str:
     files = sorted(folder.glob("model*.safetensors"))
-    if not (folder / "config.json").exists() or not files:
+    if not (folder / "config.json").exists() or not (files or random):
         raise FileNotFoundError(f"{folder} holds no encoder: config.json and model.safetensors are needed")
+    if random:
+        return _architecture(folder)
     return _sha256(tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in files))
+
+
+def _architecture(folder: Path) -> str:
+    """Fingerprint of what weights drawn afresh depend on: the configuration and the vocabulary, not the old weights."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    told = {
+        k: v for k, v in config.items() if k not in ("architectures", "dtype", "torch_dtype", "transformers_version")
+    }
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name in ("tokenizer.json", "vocab.txt", "preprocessor_config.json"):
+        if (folder / name).is_file():
+            digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
 
 
 @functools.lru_cache(maxsize=32)
