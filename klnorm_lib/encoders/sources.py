@@ -18,8 +18,8 @@ RANDOM = ":random"
 @dataclass(frozen=True)
 class EncoderSource:
     """Where an encoder was found: ``source`` (hub, mirror, folder, built-in), ``location`` (hub id or folder),
-    ``revision`` (hub commit, else None), ``sha256`` of the weights (of configuration and vocabulary when the weights are
-    drawn afresh, which is ``random``; None on the hub, where the commit stands for them)."""
+    ``revision`` (hub commit, else None), ``sha256`` of the weights (None on the hub, where the commit stands for
+    them; of configuration and vocabulary when the weights are to be drawn afresh, which is ``random``)."""
 
     name: str
     source: str
