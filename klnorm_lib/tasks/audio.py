@@ -96,7 +96,7 @@ def _check_whole(content: bytes, name: str, read: int, promised: int, declared: 
         # a stream writes 0 or the largest number because it cannot know its length
         cut |= len(content) < size < 0xFFFFFFFF
     elif content[:4] == b"OggS":
-        cut |= not content[content.rfind(b"OggS") + 5] & 4  # the last page carries the end-of-stream flag
+        cut |= _ogg_is_cut(content)
     if cut:
         raise CorruptDataError(
             f"{name} is truncated: {read:,} samples could be read, its header promises more. {again}"
@@ -105,6 +105,15 @@ def _check_whole(content: bytes, name: str, read: int, promised: int, declared: 
         raise CorruptDataError(f"{name} has {read:,} samples, but its table says {declared:,}. {again}")
     if not read:
         raise CorruptDataError(f"{name} is empty: a header and no samples. {again}")
+
+
+def _ogg_is_cut(content: bytes) -> bool:
+    """Whether the last page lacks the end-of-stream flag or some of its bytes (RFC 3533, section 6)."""
+    page = content[content.rfind(b"OggS") :]
+    if len(page) < 27 or not page[5] & 4:
+        return True
+    segments = page[27 : 27 + page[26]]
+    return len(page) < 27 + page[26] + sum(segments)
 
 
 def _check_sound(mono: np.ndarray, rate: int, name: str, silence_ok: bool) -> None:

@@ -2,55 +2,13 @@
 
 import json
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import datasets
 import pytest
 
 from klnorm_lib import tasks
 from klnorm_lib.tasks import hub
-
-SHA = "0123456789abcdef0123456789abcdef01234567"
-
-
-class FakeHub:
-    """Holds (id, config, split) -> Dataset and notes every call."""
-
-    def __init__(self):
-        self.tables, self.calls, self.scripts = {}, [], set()
-
-    def add(self, data, split, texts, labels, names="own", **columns):
-        names = list(data.label_names) if names == "own" else names
-        rows = {data.columns.get(c, c): [f"{t} {c}" for t in texts] for c in data.text_columns}
-        label = data.columns.get("label", "label")
-        table = datasets.Dataset.from_dict({**rows, label: labels, **columns})
-        if names:
-            table = table.cast_column(label, datasets.ClassLabel(names=names))
-        self.tables[data.hub, data.config, split] = table
-
-    def load_dataset(self, path, name=None, *, split, revision):
-        self.calls.append((path, name, split, revision))
-        if path in self.scripts and revision == SHA:
-            raise RuntimeError("Dataset scripts are no longer supported, but found it.py")
-        if (path, name, split) not in self.tables:
-            raise ValueError(f'Unknown split "{split}".')
-        return self.tables[path, name, split]
-
-    def dataset_info(self, repo, revision=None):
-        return SimpleNamespace(sha=SHA if revision is None else "f" * 40)
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    fake = FakeHub()
-    hub._resolve.cache_clear()
-    monkeypatch.delenv("KLNORM_MIRROR", raising=False)
-    monkeypatch.setattr(hub.huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub.datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub.datasets, "load_dataset", fake.load_dataset)
-    monkeypatch.setattr(hub.huggingface_hub, "HfApi", lambda: fake)
-    yield fake
-    hub._resolve.cache_clear()
+from tests.tasks.conftest import SHA
 
 
 def add_task(fake, name, train=60, test=9):

@@ -24,7 +24,21 @@ REAL = [
     "qnli",
     "qqp",
 ]
-BUILT_IN = ["shortcut_nli", "biased_sentiment", "topic_shift"]
+AUDIO = [
+    "arabic_speech_commands",
+    "arabic_speakers",
+    "emodb4",
+    "esc10",
+    "fsdd",
+    "fsdd_speaker",
+    "speech_commands_3words",
+    "speech_commands",
+    "ravdess",
+    "superb_ks",
+    "superb_er",
+    "superb_si",
+]
+BUILT_IN = ["shortcut_nli", "biased_sentiment", "topic_shift", "spoken_words"]
 NLI_OOD = {"sick", "joci", "mpe", "add_one_rte", "scitail", "breaking_nli", "cad_nli", "med", "hans"}
 SENTIMENT_OOD = {"cad_imdb", "contrast_imdb"} | {
     f"multidomain_sentiment/{d}" for d in ("airline", "books", "dvd", "electronics", "kitchen")
@@ -32,16 +46,17 @@ SENTIMENT_OOD = {"cad_imdb", "contrast_imdb"} | {
 
 
 def test_names():
-    assert tasks.names() == REAL + BUILT_IN
+    assert tasks.names() == REAL + AUDIO + BUILT_IN
 
 
-@pytest.mark.parametrize("name", REAL + BUILT_IN)
+@pytest.mark.parametrize("name", REAL + AUDIO + BUILT_IN)
 def test_spec_is_consistent(name):
     task = tasks.spec(name)
     assert task.name == name
     assert set(task.metrics) <= set(METRICS)
-    assert task.kind in ("classification", "pair", "regression")
-    assert len(task.text_columns) == (1 if task.kind == "classification" else 2)
+    assert (task.kind == "audio") == (name in [*AUDIO, "spoken_words"])
+    assert len(task.text_columns) == {"audio": 0, "classification": 1, "pair": 2, "regression": 2}[task.kind]
+    assert task.sampling_rate == (16000 if task.kind == "audio" else None)
     assert (task.label_names is None) == (task.kind == "regression")
     assert task.num_labels == (1 if task.label_names is None else len(task.label_names))
     assert task.citation
@@ -86,7 +101,20 @@ def test_unknown_task_that_is_an_out_of_domain_set():
         tasks.spec("scitail")
 
 
+@pytest.mark.parametrize("name", [*AUDIO, "spoken_words"])
+def test_audio_tasks_say_how_their_test_rows_are_kept_apart(name):
+    task = tasks.spec(name)
+    assert task.speaker_disjoint == (task.data.speaker_column is not None and task.data.label_column == "label")
+    assert task.train != task.test
+    assert task.validation not in (task.train, task.test)
+    assert len(set(task.label_names)) == task.num_labels
+    assert task.data.hub_labels is None or len(task.data.hub_labels) == task.num_labels
+    assert task.built_in or any("test" in caveat for caveat in task.caveats)
+
+
 def test_planted():
     assert tasks.planted("shortcut_nli")["rate"]["train"] == 0.9
     with pytest.raises(tasks.UnknownTaskError, match="real data; built-in tasks: shortcut_nli"):
         tasks.planted("mrpc")
+    with pytest.raises(tasks.UnknownTaskError, match="nothing is planted in 'spoken_words', it is only packaged"):
+        tasks.planted("spoken_words")
