@@ -314,7 +314,7 @@ def _ask_for_names(model: nn.Module, given: inspect.BoundArguments) -> bool:
     anything = next((name for name, p in parameters.items() if p.kind is p.VAR_KEYWORD), None)
     others = given.arguments.get(anything, {})
     asked = given.arguments.get("return_dict", others.get("return_dict"))
-    as_tuple = not (model.config.return_dict if asked is None else asked)
+    as_tuple = not (getattr(model.config, "return_dict", True) if asked is None else asked)
     if as_tuple and "return_dict" in parameters:
         given.arguments["return_dict"] = True
     elif as_tuple and anything is not None:
