@@ -1,5 +1,6 @@
 """The encoder's card says what the records say, and the interval is Student's."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,8 @@ from klnorm_lib.report import card
 def test_committed_card_is_what_the_records_give(name):
     committed = (HERE / name / "README.md").read_text()
     assert card.refresh(name) == committed, "run: python -m klnorm_lib.report.card"
-    assert "<!-- twins -->\n<!--" not in committed
+    assert not [mark for mark in card.PARTS if f"<!-- {mark} -->\n<!--" in committed]
+    assert "<!-- recipe -->" in committed
 
 
 def fake(encoder, rate, seed, validation, test):
@@ -22,7 +24,7 @@ def fake(encoder, rate, seed, validation, test):
         method={"name": "plain"},
         encoder={"name": encoder},
         task={"name": "t", "primary_metric": "accuracy"},
-        run={"learning_rate": rate, "seed": seed, "split_seed": seed, "size": 20},
+        run={"learning_rate": rate, "seed": seed, "split_seed": seed, "size": 20, "steps": 9},
         validation={"accuracy": validation},
         test={"accuracy": test},
     )
@@ -39,3 +41,30 @@ def test_the_rate_is_chosen_on_validation_never_on_test(monkeypatch):
     assert "| t | 20 | 2 | 0.600 at 0.0001 | 0.505 at 0.001 (largest tried) | +0.095" in card.twins("e")
     with pytest.raises(LookupError, match="run the comparison"):
         card.twins("other")
+    records += [fake("e", 1e-3, 0, 0.9, 0.9)]
+    records[-1].task = {"name": "without a twin", "primary_metric": "accuracy"}
+    assert "without a twin" not in card.twins("e")
+
+
+def test_recipe_of_speech_tells_what_was_heard(tmp_path, monkeypatch):
+    config = {"layers": 4, "hidden_size": 256, "heads": 4, "corpora": ["novels"], "batch_size": 24}
+    told = {"config": {**config, "learning_rate": 1e-3}, "audio_seconds_seen": 7200, "corpus_seconds": 3600}
+    told |= {"parameters": 4_000_000, "utterances": 1000, "voices": 30, "languages": 9, "phonemes": 50, "step": 100}
+    told |= {"seconds": 600, "device": "cpu", "threads": 1}
+    told |= {"heldout_phoneme_accuracy": 0.5, "heldout_phoneme_chance": 0.1}
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "pretraining.json").write_text(json.dumps(told))
+    monkeypatch.setattr(card, "HERE", tmp_path)
+    lines = card.recipe("e").splitlines()
+    assert "| synthesised speech | 1.0 hours, 1,000 utterances |" in lines
+    assert "| held-out phoneme accuracy of a frame | 50.0% (always the most frequent: 10.0%) |" in lines
+
+
+def test_recipe_of_text_tells_the_teacher(tmp_path, monkeypatch):
+    told = json.loads((HERE / "klnorm-nano" / "pretraining.json").read_text())
+    assert "teacher" not in card.recipe("klnorm-nano")
+    told["config"] |= {"teacher": "org/big", "distillation": 4.0, "shorten": True}
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "pretraining.json").write_text(json.dumps(told))
+    monkeypatch.setattr(card, "HERE", tmp_path)
+    assert "| teacher, in pretraining only | org/big, its weight in the loss 4 |" in card.recipe("e")

@@ -1,0 +1,97 @@
+"""Claims of a card: right arms, right differences, and words that say what the intervals say."""
+
+from dataclasses import replace
+
+import pytest
+
+from klnorm_lib.encoders.sources import RANDOM
+from klnorm_lib.report import card_claims, card_plan
+from tests.report.test_card import fake
+
+PLAN = card_plan.Plan(
+    "e", {"a": (20,), "b": (20,), "c": (20,)}, [*card_plan.twins("e"), ("tf-idf", "frozen")], ("a", "b"), rates=(1e-3,)
+)
+LADDER = card_plan.Plan("e", {"a": (20,)}, [("tf-idf", "frozen"), ("e", "frozen"), ("org/big", "frozen")])
+
+
+def run(task, encoder, method, seed, test, rate=1e-3, validation=0.5):
+    record = fake(encoder, rate, seed, validation, test)
+    record.method, record.task = {"name": method}, {"name": task, "primary_metric": "accuracy"}
+    record.run |= {"steps": 120}
+    return record
+
+
+def scores(task, ours, twin, baseline):
+    """Three seeds; the difference of each arm from its mean is the same for every seed, but for a little."""
+    for seed in range(3):
+        little = 0.001 * seed
+        yield run(task, "e", "plain", seed, ours + little)
+        yield run(task, "e" + RANDOM, "plain", seed, twin)
+        yield run(task, "tf-idf", "frozen", seed, baseline - little, rate=2e-5)
+
+
+@pytest.fixture
+def records():
+    found = [*scores("a", 0.8, 0.5, 0.6), *scores("b", 0.7, 0.6, 0.75), *scores("c", 0.9, 0.1, 0.1)]
+    found += [run("a", "e", "plain", s, 0.99, rate=0.1, validation=0.9) for s in range(3)]  # a rate of one arm only
+    return found
+
+
+def test_claims_pair_by_seed_and_say_where_they_hold(records):
+    a, b, c = card_claims.claims(PLAN, records)
+    assert a.against[0].change == pytest.approx([0.3, 0.301, 0.302])
+    assert a.against[1].change == pytest.approx([0.2, 0.202, 0.204])
+    assert (a.holds, b.holds, c.holds) == (True, False, True)
+    assert [o.verdict for o in b.against] == ["better", "worse"]
+    assert not c.claimed
+    assert [arm.name for arm in a.arms] == ["e", "e:random", "tf-idf, frozen"]
+    table = card_claims.claims_table([a, b, c])
+    assert "on 1 of 2 tasks. By the mean alone: on 1 of 2." in table
+    assert "On b it does not hold: it is worse than tf-idf, frozen." in table
+    assert "| c (beside) | 20 | 3 | 0.901 at 0.001 (largest tried) |" in table
+    assert "+0.301 [+0.299, +0.303] better" in table
+    assert "0.599 | +0.301" in table  # C differs from run to run, and is not told
+
+
+def test_words_for_every_outcome(records):
+    a, b, _ = card_claims.claims(PLAN, records)
+    unsure = replace(a.against[0], change=a.against[0].change, low=-1.0, high=1.6)
+    doubt = replace(a, task="d", against=(unsure, a.against[1]))
+    assert "On d it does not hold: we cannot tell it from e:random." in card_claims.in_words([a, b, doubt])
+    assert "We asked for 4: the claim holds." in card_claims.in_words([a] * 4 + [b])
+    assert "the claim holds by the mean only" in card_claims.in_words([a] * 3 + [doubt] + [b])
+    assert "the claim does not hold." in card_claims.in_words([a] * 3 + [b] * 2)
+
+
+def test_an_arm_that_was_not_run_is_named(records):
+    with pytest.raises(LookupError, match="tf-idf with method frozen on b"):
+        card_claims.claims(PLAN, [r for r in records if (r.encoder["name"], r.task["name"]) != ("tf-idf", "b")])
+    with pytest.raises(LookupError, match="org/big with method frozen on a"):
+        card_claims.ladder(LADDER, records)
+
+
+def test_ladder_marks_the_best_and_pairs_with_the_first():
+    means = {"tf-idf": 0.5, "e": 0.6, "org/big": 0.9}
+    records = [run("a", n, "frozen", s, m + 0.01 * s) for n, m in means.items() for s in range(3)]
+    lines = card_claims.ladder_table(LADDER, records).splitlines()
+    assert lines[0] == "| task | labels | tf-idf | e | big | e minus tf-idf |"
+    assert lines[2] == "| a | 20 | 0.510 | 0.610 | **0.910** | +0.100 [+0.100, +0.100] |"
+    assert lines[3] == "| mean of 1 tasks | 20 | 0.510 | 0.610 | 0.910 |  |"
+
+
+def test_plans_are_fair():
+    for plan in card_plan.PLANS.values():
+        assert set(plan.claims) <= set(plan.sizes)
+        runs = list(plan.runs())
+        assert len({r.command() for r in runs}) == len(runs)
+        for task in plan.sizes:
+            rates = {
+                e: {r.learning_rate for r in runs if (r.task, r.encoder, r.method) == (task, e, "plain")}
+                for e, method in plan.arms
+                if method == "plain"
+            }
+            assert len(set(map(frozenset, rates.values()))) <= 1
+            assert {r.seed for r in runs if r.task == task} == set(range(plan.seeds))
+        assert all(r.seed == r.split_seed for r in runs)
+    assert [len(p.claims) for p in map(card_plan.PLANS.get, ("text", "speech"))] == [5, 5]
+    assert card_claims.plans_of("klnorm-tiny")[1] is card_plan.PLANS["text-table"]
