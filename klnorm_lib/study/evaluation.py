@@ -41,7 +41,7 @@ def predict(model, rows, collator, step: int = 0) -> np.ndarray:
     pieces = []
     try:
         with torch.no_grad():
-            for part in batches(lengths[order], EVALUATION_SAMPLES if sound else None):
+            for part in batches(lengths[order], EVALUATION_SAMPLES if sound else None, _padding_counts(model)):
                 batch = collator([examples[i] for i in order[part]])
                 output = model(**{name: value.to(device) for name, value in batch.items()})
                 pieces.append(output.logits.float().cpu().numpy())
@@ -55,14 +55,21 @@ def predict(model, rows, collator, step: int = 0) -> np.ndarray:
     return logits
 
 
-def batches(lengths: np.ndarray, budget: int | None = None) -> Iterator[slice]:
+def _padding_counts(model) -> bool:
+    """Whether what is beside a clip changes its features: group normalisation over time takes in the padding."""
+    return getattr(model.config, "feat_extract_norm", None) == "group"
+
+
+def batches(lengths: np.ndarray, budget: int | None = None, equal: bool = False) -> Iterator[slice]:
     """Slices of at most ``EVALUATION_BATCH`` rows, ``lengths`` ascending; rows times longest stays within ``budget``.
 
-    A row that is longer than the budget makes a batch of its own.
+    A row that is longer than the budget makes a batch of its own. With ``equal`` no batch needs padding.
     """
     start = 0
     while start < len(lengths):
         stop = min(start + EVALUATION_BATCH, len(lengths))
+        if equal:
+            stop = min(stop, int(np.searchsorted(lengths, lengths[start], side="right")))
         while budget is not None and stop > start + 1 and (stop - start) * lengths[stop - 1] > budget:
             stop -= 1
         yield slice(start, stop)

@@ -1,0 +1,66 @@
+"""A reader's own table of recordings as a task."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from klnorm_lib import tasks
+from klnorm_lib.tasks import audio_cache
+from tests.study import hearing
+from tests.tasks import sounds
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv(audio_cache.VARIABLE, str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def table(tmp_path):
+    return hearing.table(tmp_path / "mine", rows=40)
+
+
+def load(path, **options):
+    return tasks.from_file(path, audio="path", label="verdict", **options)
+
+
+def test_recordings(table):
+    data, task, facts = load(table)
+    assert facts["rows"] == {"train": 26, "validation": 6, "test": 8}
+    assert (task.kind, task.text_columns, task.sampling_rate) == ("audio", (), 16000)
+    assert task.label_names == ("high", "low")
+    assert sorted(data["test"]["label"]) == [0] * 4 + [1] * 4
+    for row in data["test"].with_format("numpy"):
+        spectrum = np.abs(np.fft.rfft(row["audio"] * np.hanning(len(row["audio"])), 16000))
+        assert (spectrum.argmax() > 1500) == (row["label"] == 0)
+
+
+def test_subsets_and_repeats(table):
+    few, many = load(table, size=10)[0], load(table, size=20)[0]
+    assert {tuple(row) for row in few["train"]["audio"]} < {tuple(row) for row in many["train"]["audio"]}
+    shutil.copy(table.parent / "00.wav", table.parent / "copy.wav")
+    table.write_text(table.read_text() + "copy.wav,low\n")
+    assert load(table)[2]["removed"] == {"rows repeated in the file": 1}
+
+
+def test_the_folder_may_move(table, tmp_path):
+    before = load(table)[2]["checksums"]
+    moved = shutil.move(table.parent, tmp_path / "elsewhere")
+    assert load(moved / table.name)[2]["checksums"] == before
+
+
+def test_bad_recordings_are_named(table):
+    table.write_text(table.read_text() + "none.wav,low\n")
+    with pytest.raises(tasks.CorruptDataError, match="clips.csv names the sound file 'none.wav', and there is no file"):
+        load(table)
+    (table.parent / "none.wav").write_bytes(sounds.encoded(np.zeros(8000), form="WAV"))
+    with pytest.raises(tasks.CorruptDataError, match="none.wav is silent"):
+        load(table)
+
+
+def test_scores_are_refused(tmp_path):
+    path = hearing.table(tmp_path, rows=12)
+    path.write_text(path.read_text().replace("low", "0.5").replace("high", "1.25"))
+    with pytest.raises(tasks.TaskError, match="recordings can only be classified"):
+        load(path)
