@@ -1,4 +1,4 @@
-"""Pages that are written by the build: status, results, encoders and library reference."""
+"""Pages that are written by the build: status, results, encoders, tasks and library reference."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import inspect
 import os
 import pkgutil
 import platform
-import re
 from importlib import metadata
 from pathlib import Path
 
 import nbformat
+from tasks_page import tasks_page
 
 FLOORS = ("functional", "tasks", "encoders", "methods", "probes", "study", "report", "cli")
-GENERATED = ("status", "results", "encoders", "library/index", *(f"library/{floor}" for floor in FLOORS))
+GENERATED = ("status", "results", "encoders", "tasks", "library/index", *(f"library/{floor}" for floor in FLOORS))
 PACKAGES = ("torch", "transformers", "datasets", "numpy", "scipy", "matplotlib", "papermill", "jupyter-book")
 MACHINE = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def generate(src: Path) -> dict[str, str]:
     """File name below ``book/`` to Markdown text."""
-    written = {"status": status(src), "results": results(), "encoders": encoders(), **library()}
+    written = {"status": status(src), "results": results(), "encoders": encoders(), "tasks": tasks_page(), **library()}
     return {f"{name}.md": written[name] for name in GENERATED}
 
 
@@ -116,15 +116,7 @@ def results() -> str:
 
 
 def encoders() -> str:
-    """The cards of the encoders that ship with the library, one section each."""
-    import klnorm_lib
+    """The encoders that ship with the library: what they know and do not know, and their cards."""
+    from klnorm_lib.report import encoder_page
 
-    parts = [
-        "# Encoders we ship\n\nThe library ships small encoders that were pretrained for this book, so that every "
-        "chapter runs without a network. They are miniatures: they show how an experiment works, and are no substitute "
-        "for a model from the hub. `klnorm pretrain` makes them again.\n"
-    ]
-    for card in sorted(Path(klnorm_lib.__path__[0], "encoders").glob("*/README.md")):
-        text = re.sub(r"\A---\n.*?\n---\n", "", card.read_text(encoding="utf-8"), flags=re.DOTALL)
-        parts.append(re.sub(r"(?m)^(#+ )", r"#\1", text))
-    return "\n".join(parts)
+    return encoder_page.page()

@@ -1,4 +1,4 @@
-"""Where data comes from: a registry of text tasks and three sources that are never mixed up.
+"""Where data comes from: a registry of text and audio tasks and three sources that are never mixed up.
 
 ``names()`` lists the tasks, ``spec(name)`` describes one, ``load(name, size, split_seed, source)`` gives its splits,
 ``load_with_provenance`` also says where the rows came from, ``from_file`` turns a reader's own table into a task,
