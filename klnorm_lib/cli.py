@@ -1,4 +1,4 @@
-"""The command line: ``klnorm tasks | methods | encoders | mirror | run | pretrain | report``."""
+"""The command line: ``klnorm tasks | methods | encoders | mirror | run | pretrain | pretrain-speech | report``."""
 
 from __future__ import annotations
 
@@ -293,7 +293,45 @@ def pretrain(
     from klnorm_lib.encoders.pretrain import PretrainConfig
     from klnorm_lib.encoders.pretrain import pretrain as start
 
-    summary = start(PretrainConfig(**{**options, "corpora": tuple(corpora)}), progress=not as_json)
+    _show_summary(start(PretrainConfig(**{**options, "corpora": tuple(corpora)}), progress=not as_json), as_json)
+
+
+@app.command("pretrain-speech")
+def pretrain_speech(
+    corpora: Annotated[list[str], typer.Option(metavar="PATH", help="File or folder of text to read; repeatable.")],
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="Where speech, checkpoints and the encoder go.")],
+    layers: Annotated[int | None, typer.Option(help="Transformer layers.")] = None,
+    hidden_size: Annotated[int | None, typer.Option(help="Width.")] = None,
+    heads: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
+    channels: Annotated[int | None, typer.Option(help="Channels of the convolutions.")] = None,
+    projection: Annotated[int | None, typer.Option(help="Width of the pooled vector.")] = None,
+    shards: Annotated[int | None, typer.Option(help="Files of synthesised speech, without the held-out one.")] = None,
+    shard_size: Annotated[int | None, typer.Option(help="Utterances a file.")] = None,
+    word_fraction: Annotated[float | None, typer.Option(help="Share of utterances that are single words.")] = None,
+    flite_fraction: Annotated[float | None, typer.Option(help="Share read by flite, the rest by espeak-ng.")] = None,
+    vocabulary: Annotated[int | None, typer.Option(help="Three words in four are among so many frequent ones.")] = None,
+    sound_fraction: Annotated[float | None, typer.Option(help="Share of other sounds in batches of phrases.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Words a step.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    warmup_steps: Annotated[int | None, typer.Option(help="Steps that the rate rises.")] = None,
+    decay_fraction: Annotated[float | None, typer.Option(help="Last share of the steps, in which it falls.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Weights, voices, order and augmentation.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    checkpoint_steps: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so long; the same command resumes.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Synthesise speech and pretrain a small audio encoder on it; the same command resumes an interrupted one."""
+    options = {k: v for k, v in locals().items() if v is not None and k != "as_json"}
+    from klnorm_lib.encoders.speech_pretrain import SpeechPretrainConfig
+    from klnorm_lib.encoders.speech_pretrain import pretrain as start
+
+    _show_summary(start(SpeechPretrainConfig(**{**options, "corpora": tuple(corpora)}), progress=not as_json), as_json)
+
+
+def _show_summary(summary: dict, as_json: bool) -> None:
     if as_json:
         _print_json(summary)
         return

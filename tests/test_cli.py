@@ -158,11 +158,13 @@ def test_method_arguments_are_literals(text, expected):
 
 def test_every_field_is_an_option():
     from klnorm_lib.encoders.pretrain import PretrainConfig
+    from klnorm_lib.encoders.speech_pretrain import SpeechPretrainConfig
     from klnorm_lib.study import Run
 
     for command, config, own_options in (
         (cli.run, Run, {"method_arg", "records", "as_json"}),
         (cli.pretrain, PretrainConfig, {"as_json"}),
+        (cli.pretrain_speech, SpeechPretrainConfig, {"as_json"}),
     ):
         fields = {f.name for f in dataclasses.fields(config)} - {"method_args"}
         assert set(inspect.signature(command).parameters) - own_options == fields
@@ -177,8 +179,9 @@ def test_run_options_have_the_defaults_of_a_run():
             assert options[field.name].default == field.default
 
 
-def test_pretrain_and_its_errors(tmp_path):
-    result = call("pretrain", "--corpora", tmp_path / "none", "--out", tmp_path / "out", "--json", code=2)
+@pytest.mark.parametrize("command", ["pretrain", "pretrain-speech"])
+def test_pretrain_and_its_errors(command, tmp_path):
+    result = call(command, "--corpora", tmp_path / "none", "--out", tmp_path / "out", "--json", code=2)
     assert json.loads(result.stdout)["error"]
 
 
