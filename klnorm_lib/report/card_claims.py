@@ -77,11 +77,11 @@ def claims(plan: Plan, records: Iterable[Record]) -> list[Claim]:
 
 def _claim(plan: Plan, task: str, size: int, pool: list[Record]) -> Claim:
     def of(encoder: str, method: str) -> list[Record]:
+        place = task, size, encoder, method
         found = [
             r
             for r in pool
-            if (r.task["name"], r.run["size"], r.encoder["name"], r.method["name"]) == (task, size, encoder, method)
-            and (method == FROZEN or r.run["steps"] == plan.training["steps"])
+            if (r.task["name"], r.run["size"], r.encoder["name"], r.method["name"]) == place and _planned(plan, r)
         ]
         if not found:
             raise LookupError(
@@ -98,6 +98,12 @@ def _claim(plan: Plan, task: str, size: int, pool: list[Record]) -> Claim:
     others = [arms[1], next(arm for arm in arms[2:] if not arm.name.startswith(plan.encoder))]
     against = tuple(_against(arms[0], other) for other in others)
     return Claim(task, tuned[0].task["primary_metric"], size, task in plan.claims, tuple(arms), against)
+
+
+def _planned(plan: Plan, record: Record) -> bool:
+    """Whether a record has the settings of a plan; other studies use the same tasks and encoders."""
+    asked = dict(plan.common) if record.method["name"] == FROZEN else {**plan.common, **plan.training}
+    return all(record.run.get(name) == value for name, value in asked.items())
 
 
 def _tuned(name: str, records: list[Record]) -> Arm:

@@ -17,7 +17,7 @@ LADDER = card_plan.Plan("e", {"a": (20,)}, [("tf-idf", "frozen"), ("e", "frozen"
 def run(task, encoder, method, seed, test, rate=1e-3, validation=0.5):
     record = fake(encoder, rate, seed, validation, test)
     record.method, record.task = {"name": method}, {"name": task, "primary_metric": "accuracy"}
-    record.run |= {"steps": 120}
+    record.run |= {**card_plan.PLANS["text"].common, **card_plan.PLANS["text"].training}
     return record
 
 
@@ -34,6 +34,8 @@ def scores(task, ours, twin, baseline):
 def records():
     found = [*scores("a", 0.8, 0.5, 0.6), *scores("b", 0.7, 0.6, 0.75), *scores("c", 0.9, 0.1, 0.1)]
     found += [run("a", "e", "plain", s, 0.99, rate=0.1, validation=0.9) for s in range(3)]  # a rate of one arm only
+    found.append(run("a", "e", "plain", 0, 0.0, validation=1.0))
+    found[-1].run["steps"] = 7  # another study
     return found
 
 
@@ -73,10 +75,11 @@ def test_an_arm_that_was_not_run_is_named(records):
 def test_ladder_marks_the_best_and_pairs_with_the_first():
     means = {"tf-idf": 0.5, "e": 0.6, "org/big": 0.9}
     records = [run("a", n, "frozen", s, m + 0.01 * s) for n, m in means.items() for s in range(3)]
+    records[3].test["accuracy"] += 0.003
     lines = card_claims.ladder_table(LADDER, records).splitlines()
     assert lines[0] == "| task | labels | tf-idf | e | big | e minus tf-idf |"
-    assert lines[2] == "| a | 20 | 0.510 | 0.610 | **0.910** | +0.100 [+0.100, +0.100] |"
-    assert lines[3] == "| mean of 1 tasks | 20 | 0.510 | 0.610 | 0.910 |  |"
+    assert lines[2] == "| a | 20 | 0.510 | 0.611 | **0.910** | +0.101 [+0.097, +0.105] |"
+    assert lines[3] == "| mean of 1 tasks | 20 | 0.510 | 0.611 | 0.910 |  |"
 
 
 def test_plans_are_fair():
