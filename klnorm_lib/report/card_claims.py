@@ -196,7 +196,7 @@ def ladder(plan: Plan, records: Iterable[Record]) -> dict[tuple[str, str, int], 
     """Test scores of the frozen arms of a plan: (task, metric, size) to encoder to scores by seed."""
     pool: dict[tuple, list[Record]] = {}
     for r in records:
-        if r.status == "finished" and r.method["name"] == FROZEN:
+        if r.status == "finished" and r.method["name"] == FROZEN and _planned(plan, r):
             pool.setdefault((r.task["name"], r.run["size"], r.encoder["name"]), []).append(r)
     cells = {}
     for task, sizes in plan.sizes.items():

@@ -76,6 +76,8 @@ def test_ladder_marks_the_best_and_pairs_with_the_first():
     means = {"tf-idf": 0.5, "e": 0.6, "org/big": 0.9}
     records = [run("a", n, "frozen", s, m + 0.01 * s) for n, m in means.items() for s in range(3)]
     records[3].test["accuracy"] += 0.003
+    records.append(run("a", "e", "frozen", 9, 0.0))
+    records[-1].run["max_length"] = 7  # another study
     lines = card_claims.ladder_table(LADDER, records).splitlines()
     assert lines[0] == "| task | labels | tf-idf | e | big | e minus tf-idf |"
     assert lines[2] == "| a | 20 | 0.510 | 0.611 | **0.910** | +0.101 [+0.097, +0.105] |"
