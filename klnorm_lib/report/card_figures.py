@@ -33,10 +33,10 @@ def claims_figure(cards: Mapping[str, list[Claim]]):
             ax.plot(other.change, np.full(len(other.change), y - 0.28), "o", color=style.PALETTE[2], ms=3.5, alpha=0.6)
             ax.plot(other.change.mean(), y, marker, color=colour, ms=7)
         ax.axvline(0, color=style.INK, lw=1, ls=":")
-        labels = [f"{claim.task} − {_short(other.name)}" for claim, other in part]
+        labels = [f"{claim.task}: {_short(other.name)}" for claim, other in part]
         ax.set(yticks=range(len(part)), yticklabels=labels, ylim=(len(part) - 0.4, -0.8))
         ax.tick_params(axis="y", labelsize=style.FONT - 3)
-        ax.set_title(f"{name} minus another arm", loc="left", fontsize=style.FONT)
+        ax.set_title(f"{name} minus the arm named", loc="left", fontsize=style.FONT)
         ax.grid(axis="y", visible=False)
     axes[-1, 0].set_xlabel("difference of the test score")
     return fig
@@ -52,7 +52,7 @@ def ladder_figure(cells: Mapping[tuple[str, str, int], Mapping[str, Mapping]]):
 
     sizes = sorted({size for _, _, size in cells})
     names = list(next(iter(cells.values())))
-    fig, ax = plt.subplots()
+    fig, ax = plt.subplots(figsize=(6.0, 5.0))
     for i, name in enumerate(names):
         means = [
             np.mean([np.mean(list(arms[name].values())) for (_, _, s), arms in cells.items() if s == size])
@@ -63,7 +63,7 @@ def ladder_figure(cells: Mapping[tuple[str, str, int], Mapping[str, Mapping]]):
     ax.set(xscale="log", xlabel="labels, validation included", ylabel=f"mean score of {_tasks(cells)} tasks")
     ax.set_xticks(sizes, [str(size) for size in sizes])
     ax.minorticks_off()
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2)
     return fig
 
 

@@ -57,7 +57,7 @@ def test_forest_shows_every_seed_and_every_arm():
     dots = [line for line in ax.lines if line.get_marker() == "o"]
     assert len(dots) == 6
     assert list(dots[0].get_xdata()) == pytest.approx([0.3, 0.301, 0.302])
-    assert [t.get_text() for t in ax.get_yticklabels()][:2] == ["a − random", "a − tf-idf"]
+    assert [t.get_text() for t in ax.get_yticklabels()][:2] == ["a: random", "a: tf-idf"]
     marks = [line.get_marker() for line in ax.lines if line.get_marker() in "^vD" and len(line.get_xdata()) == 1]
     assert marks == ["^", "^", "^", "v", "^", "^"]
     text = card_figures.as_html(figure, 'a "plot" of dots', "caption")
