@@ -78,6 +78,17 @@ def test_lists_parse_as_json(command):
     assert all(row["name"] in plain for row in rows)
 
 
+def test_rows_of_recordings_are_counted_without_opening_them(monkeypatch):
+    from klnorm_lib.tasks import audio
+
+    monkeypatch.setattr(audio, "decode", lambda *a: pytest.fail("a sound file was decoded"))
+    rows = {row["name"]: row for row in json.loads(call("tasks", "--json").stdout)}
+    assert set(rows["spoken_words"]["rows"]) == {"train", "validation", "test"}
+    assert min(rows["spoken_words"]["rows"].values()) > 0
+    assert rows["spoken_words"]["sources"] == ["built-in"]
+    assert rows["superb_ks"]["sources"] == ["hub"]
+
+
 def test_methods_tell_their_defaults():
     rows = {row["name"]: row for row in json.loads(call("methods", "--json").stdout)}
     assert rows["klnorm"]["fields"]["beta"] == 1e-3
