@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-_GRID = "display:grid; grid-template-columns:repeat(auto-fill, minmax(9rem, 1fr)); gap:0.5rem 1rem; margin:0.5rem 0"
+_GRID = "display:grid; grid-template-columns:repeat(auto-fill, minmax(10.5rem, 1fr)); gap:0.5rem 1rem; margin:0.5rem 0"
 _LABEL = "display:block; font-size:0.85rem; margin-bottom:0.15rem"
 
 
