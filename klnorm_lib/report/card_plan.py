@@ -30,7 +30,7 @@ class Plan:
     claims: Sequence[str] = ()
     rates: Sequence[float] = (3e-4, 1e-3, 3e-3)
     seeds: int = 5
-    training: Mapping[str, Any] = field(default_factory=lambda: {"steps": 120, "batch_size": 16})
+    training: Mapping[str, Any] = field(default_factory=lambda: {"steps": 80, "batch_size": 8})
     common: Mapping[str, Any] = field(default_factory=lambda: {"max_length": 64, "ood": False, "test_rows": 1000})
 
     def runs(self) -> Iterator[Run]:
@@ -69,6 +69,7 @@ PLANS: dict[str, Plan] = {
         {task: (size,) for task, size in {**SPOKEN, **BESIDE}.items()},
         [*twins(SPEECH), ("log-mel", FROZEN), (SPEECH, FROZEN)],
         tuple(SPOKEN),
-        common={"max_seconds": 5.0, "ood": False},
+        training={"steps": 60, "batch_size": 8},
+        common={"max_seconds": 3.0, "ood": False},
     ),
 }
