@@ -49,6 +49,10 @@ class Batches:
         """Seconds of synthesised sound in the shards."""
         return sum(len(shard.samples) for shard in self.shards) / RATE
 
+    def count(self, name: str) -> int:
+        """How many values the utterances have of ``voice`` or ``language``."""
+        return len({row[name] for shard in self.shards for row in shard.rows})
+
     def _inventory(self) -> list[str]:
         """Phonemes by frequency of their frames: those with one frame in 5,000, silence first."""
         counts: Counter[str] = Counter()

@@ -54,7 +54,7 @@ class SpeechPretrainConfig:
     vocabulary: int = 2000
     sound_fraction: float = 0.4
     batch_size: int = 24
-    steps: int = 5200
+    steps: int = 4300
     learning_rate: float = 1.5e-3
     warmup_steps: int = 300
     decay_fraction: float = 0.3
@@ -135,8 +135,8 @@ def pretrain(config: SpeechPretrainConfig, progress: bool = True) -> dict:
         "corpus_seconds": round(train.seconds()),
         "utterances": len(train.words) + len(train.phrases),
         "phonemes": len(train.phonemes),
-        "voices": train.classes["voice"],
-        "languages": train.classes["language"],
+        "voices": train.count("voice"),
+        "languages": train.count("language"),
         "seconds": round(seconds + time.monotonic() - started, 1),
         **evaluate(model, heldout, scale, device),
         "parameters": sum(p.numel() for p in network.parameters()),
