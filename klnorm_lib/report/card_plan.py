@@ -70,6 +70,6 @@ PLANS: dict[str, Plan] = {
         [*twins(SPEECH), ("log-mel", FROZEN), (SPEECH, FROZEN)],
         tuple(SPOKEN),
         training={"steps": 60, "batch_size": 8},
-        common={"max_seconds": 3.0, "ood": False},
+        common={"max_seconds": 2.0, "ood": False},
     ),
 }
