@@ -28,7 +28,7 @@ class Plan:
     sizes: Mapping[str, Sequence[int]]
     arms: Sequence[tuple[str, str]]
     claims: Sequence[str] = ()
-    rates: Sequence[float] = (3e-4, 1e-3, 3e-3)
+    rates: Sequence[float] = (3e-4, 1e-3)
     seeds: int = 5
     training: Mapping[str, Any] = field(default_factory=lambda: {"steps": 80, "batch_size": 8})
     common: Mapping[str, Any] = field(default_factory=lambda: {"max_length": 64, "ood": False, "test_rows": 1000})
