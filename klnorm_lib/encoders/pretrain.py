@@ -24,6 +24,7 @@ from klnorm_lib.encoders.cooccurrence import ppmi_vectors, principal
 from klnorm_lib.encoders.corpora import documents
 from klnorm_lib.encoders.distillation import Distiller, Targets, Teacher
 
+SHARD = 15_900_000  # bytes: a larger encoder is cut into files that a repository can hold
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -205,7 +206,7 @@ def export(model, tokenizer, out: Path) -> None:
     """Write the encoder with its masked-LM head (and pooler, if trained) as float16 safetensors, dropout 0.1."""
     config = model.config
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1
-    model.to("cpu", torch.float16).save_pretrained(out)
+    model.to("cpu", torch.float16).save_pretrained(out, max_shard_size=SHARD)
     tokenizer.save_pretrained(out)
 
 
