@@ -22,8 +22,8 @@ from klnorm_lib.study import Record, read_records
 def refresh(name: str) -> str:
     """The card of a built-in encoder with its measured parts made anew from pretraining.json and the records.
 
-    Only parts that the card has marks for are made. Raises ``LookupError`` when the packaged records lack a run that a
-    part needs.
+    Only parts that the card has marks for are made. Raises ``LookupError`` when a part compares twins of which no
+    packaged record tells.
     """
     folder = HERE / name
     text = (folder / "README.md").read_text()
@@ -126,7 +126,8 @@ def _arm(scores: Scores, rate: float, largest: bool) -> str:
 
 def claims(name: str) -> str:
     """The encoder against its random twin and the baseline, as a table and in words; see ``card_claims``."""
-    return card_claims.claims_table(card_claims.claims(card_claims.plans_of(name)[0], _packaged()))
+    plan = card_claims.plans_of(name)[0]
+    return card_claims.claims_table(plan, card_claims.claims(plan, _packaged()))
 
 
 def table(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,8 +11,9 @@ import numpy as np
 from klnorm_lib.encoders.sources import RANDOM
 from klnorm_lib.report.card_plan import FINE_TUNED, FROZEN, PLANS, Plan
 from klnorm_lib.report.paired import Scores, best_rate, differences, shared_rates, t_interval, verdict
-from klnorm_lib.study import Record
+from klnorm_lib.study import Record, Run
 
+Ladder = dict[tuple[str, str, int], dict[str, Scores]]
 PASSES = 4  # tasks out of five on which an encoder has to beat both, to earn its place
 
 
@@ -44,7 +46,7 @@ class Against:
         return verdict(self.low, self.high)
 
     def __str__(self) -> str:
-        return f"{self.change.mean():+.3f} [{self.low:+.3f}, {self.high:+.3f}] {self.verdict}"
+        return f"{self.change.mean():+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
 @dataclass(frozen=True)
@@ -65,45 +67,55 @@ class Claim:
 
 
 def claims(plan: Plan, records: Iterable[Record]) -> list[Claim]:
-    """One claim for each task of a plan, in its order.
+    """One claim for each task of a plan whose runs are all recorded, in the plan's order.
 
     Fine-tuned arms stand at the learning rate with the best mean validation score among the rates that both were tried
-    at; the baseline at the C that was best on validation, run by run. Raises ``LookupError`` naming a task and arm that
-    the records lack.
+    at with every seed; the baseline at the C that was best on validation, run by run.
     """
-    pool = [r for r in records if r.status == "finished"]
-    return [_claim(plan, task, sizes[0], pool) for task, sizes in plan.sizes.items()]
+    cells: dict[tuple, list[Record]] = defaultdict(list)
+    for r in records:
+        if _planned(plan, r):
+            cells[r.task["name"], r.run["size"], r.encoder["name"], r.method["name"]].append(r)
+    found = []
+    for task, (size, *_) in plan.sizes.items():
+        runs = {arm: cells[(task, size, *arm)] for arm in plan.arms}
+        if all(_complete(plan, arm, members) for arm, members in runs.items()):
+            found.append(_claim(plan, task, size, runs))
+    return found
 
 
-def _claim(plan: Plan, task: str, size: int, pool: list[Record]) -> Claim:
-    def of(encoder: str, method: str) -> list[Record]:
-        place = task, size, encoder, method
-        found = [
-            r
-            for r in pool
-            if (r.task["name"], r.run["size"], r.encoder["name"], r.method["name"]) == place and _planned(plan, r)
-        ]
-        if not found:
-            raise LookupError(
-                f"no packaged record of {encoder} with method {method} on {task} at {size} labels; run "
-                f"python -m klnorm_lib.report.card_study for the plan of {plan.encoder}"
-            )
-        return found
+def _complete(plan: Plan, arm: tuple[str, str], records: list[Record]) -> bool:
+    """Whether every run of an arm was carried out; one that failed was carried out too, but its rate is out."""
+    rates = {None} if arm[1] == FROZEN else set(plan.rates)
+    done = {(None if arm[1] == FROZEN else r.run["learning_rate"], r.run["seed"]) for r in records}
+    return done >= {(rate, seed) for rate in rates for seed in range(plan.seeds)}
 
-    tuned, twin = shared_rates(of(plan.encoder, FINE_TUNED), of(plan.encoder + RANDOM, FINE_TUNED))
-    arms = [_tuned(plan.encoder, tuned), _tuned(plan.encoder + RANDOM, twin)]
+
+def _claim(plan: Plan, task: str, size: int, runs: dict[tuple[str, str], list[Record]]) -> Claim:
+    finished = {arm: _with_every_seed(plan, members) for arm, members in runs.items()}
+    twin = (plan.encoder + RANDOM, FINE_TUNED)
+    pair = shared_rates(finished[plan.encoder, FINE_TUNED], finished[twin])
+    arms = [_tuned(encoder, members) for encoder, members in zip((plan.encoder, twin[0]), pair, strict=True)]
     for encoder, method in plan.arms:
         if method == FROZEN:
-            arms.append(Arm(f"{encoder}, frozen", _scores(of(encoder, FROZEN)), "C by run"))
+            arms.append(Arm(f"{encoder}, frozen", _scores(finished[encoder, method]), "C by run"))
     others = [arms[1], next(arm for arm in arms[2:] if not arm.name.startswith(plan.encoder))]
     against = tuple(_against(arms[0], other) for other in others)
-    return Claim(task, tuned[0].task["primary_metric"], size, task in plan.claims, tuple(arms), against)
+    return Claim(task, pair[0][0].task["primary_metric"], size, task in plan.claims, tuple(arms), against)
+
+
+def _with_every_seed(plan: Plan, records: list[Record]) -> list[Record]:
+    by_rate: dict[float, list[Record]] = defaultdict(list)
+    for r in records:
+        if r.status == "finished":
+            by_rate[r.run["learning_rate"]].append(r)
+    return [r for members in by_rate.values() if len({m.run["seed"] for m in members}) == plan.seeds for r in members]
 
 
 def _planned(plan: Plan, record: Record) -> bool:
     """Whether a record has the settings of a plan; other studies use the same tasks and encoders."""
     asked = dict(plan.common) if record.method["name"] == FROZEN else {**plan.common, **plan.training}
-    return all(record.run.get(name) == value for name, value in asked.items())
+    return all(record.run.get(name, getattr(Run, name)) == value for name, value in asked.items())
 
 
 def _tuned(name: str, records: list[Record]) -> Arm:
@@ -120,8 +132,10 @@ def _against(first: Arm, other: Arm) -> Against:
     return Against(other.name, change, *t_interval(change))
 
 
-def claims_table(found: list[Claim]) -> str:
+def claims_table(plan: Plan, found: list[Claim]) -> str:
     """The claims as a markdown table, and in words below it."""
+    if not found:
+        return f"{in_words(plan, found)}\n"
     names = [arm.name for arm in found[0].arms]
     others = [other.name for other in found[0].against]
     head = ["task", "labels", "seeds", *names, *(f"minus {name}" for name in others)]
@@ -132,36 +146,57 @@ def claims_table(found: list[Claim]) -> str:
         seeds = len(claim.against[0].change)
         lines.append(
             [f"{title}{'' if claim.claimed else ' (beside)'}", f"{claim.labels}", f"{seeds}", *means]
-            + [str(other) for other in claim.against]
+            + [f"{other} {other.verdict}" for other in claim.against]
         )
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\n{in_words(found)}\n"
+    return f"{table}\n\n{in_words(plan, found)}\n\n{settings(plan)}\n"
 
 
-def in_words(found: list[Claim]) -> str:
-    """Whether the claim holds, on how many tasks, and where and why not."""
+def settings(plan: Plan) -> str:
+    """How the arms of a plan were trained and tested, in a sentence."""
+    told = [f"{plan.training['steps']} steps of {plan.training['batch_size']} rows"]
+    told.append(f"learning rates {', '.join(f'{rate:g}' for rate in plan.rates)}")
+    if "max_seconds" in plan.common:
+        told.append(f"of every clip at most the first {plan.common['max_seconds']:g} seconds, in every arm")
+    if "max_length" in plan.common:
+        told.append(f"at most {plan.common['max_length']} tokens a text")
+    if "test_rows" in plan.common:
+        told.append(f"tested on at most {plan.common['test_rows']:,} rows, a fixed stratified sample")
+    return f"Settings: {'; '.join(told)}."
+
+
+def in_words(plan: Plan, found: list[Claim]) -> str:
+    """Whether the claim holds, on how many of the plan's tasks, and where and why not."""
     asked = [claim for claim in found if claim.claimed]
+    if not asked:
+        return NONE
     holding = [claim for claim in asked if claim.holds]
     above = [claim for claim in asked if all(other.change.mean() > 0 for other in claim.against)]
     others = " and ".join(other.name for other in asked[0].against)
     told = [
-        f"**Better than {others}**, both intervals above zero: on {len(holding)} of {len(asked)} tasks. By the mean "
-        f"alone: on {len(above)} of {len(asked)}. We asked for {PASSES}: "
-        f"{_met(len(holding), len(above))}."
+        f"**Better than {others}**, both intervals above zero: on {len(holding)} of {len(plan.claims)} tasks. By the "
+        f"mean alone: on {len(above)} of {len(plan.claims)}. We asked for {PASSES}: "
+        f"{_met(len(holding), len(above), len(plan.claims) - len(asked))}."
     ]
     for claim in asked:
         if not claim.holds:
             why = [f"{_WORDS[o.verdict]} {o.name}" for o in claim.against if o.verdict != "better"]
             told.append(f"On {claim.task} it does not hold: {' and '.join(why)}.")
+    missing = [task for task in plan.sizes if task not in {claim.task for claim in found}]
+    if missing:
+        told.append(f"Not measured yet: {', '.join(missing)}.")
     return " ".join(told)
 
 
+NONE = "This comparison has not been recorded yet, so this card claims nothing about it."
 _WORDS = {"worse": "it is worse than", "cannot tell": "we cannot tell it from"}
 
 
-def _met(holding: int, above: int) -> str:
+def _met(holding: int, above: int, unknown: int) -> str:
     if holding >= PASSES:
         return "the claim holds"
+    if holding + unknown >= PASSES:
+        return "that is not decided yet"
     if above >= PASSES:
         return "the claim holds by the mean only, and so few seeds cannot make sure of it"
     return "the claim does not hold"
@@ -171,45 +206,54 @@ def ladder_table(plan: Plan, records: Iterable[Record]) -> str:
     """Mean test score of every frozen arm of a plan, by task and size, as a markdown table; the best in bold.
 
     The last column is the plan's encoder minus the first arm, paired by seed, with its 95 % interval.
-    Raises ``LookupError`` naming what the records lack.
     """
     names = [encoder for encoder, _ in plan.arms]
     cells = ladder(plan, records)
+    if not cells:
+        return f"{NONE}\n"
     lines = [["task", "labels", *(n.split("/")[-1] for n in names), f"{plan.encoder} minus {names[0]}"]]
     lines.append([":--", "--:", *["--:"] * len(names), ":--"])
     for (task, metric, size), arms in cells.items():
         means = {name: float(np.mean(list(arms[name].values()))) for name in names}
         best = max(means.values())
         shown = [f"**{m:.3f}**" if m == best else f"{m:.3f}" for m in means.values()]
-        change = differences(arms[plan.encoder], arms[names[0]])
-        low, high = t_interval(change)
+        other = _against(Arm(plan.encoder, arms[plan.encoder], ""), Arm(names[0], arms[names[0]], ""))
         title = f"{task}{'' if metric == 'accuracy' else f' ({metric})'}"
-        lines.append([title, str(size), *shown, f"{change.mean():+.3f} [{low:+.3f}, {high:+.3f}]"])
+        lines.append([title, str(size), *shown, str(other)])
+    for size, means in mean_of_tasks(cells).items():
+        count = len({task for task, _, s in cells if s == size})
+        lines.append([f"mean of {count} tasks", str(size), *(f"{means[name]:.3f}" for name in names), ""])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    missing = [t for t in plan.sizes if any((t, s) not in {(c[0], c[2]) for c in cells} for s in plan.sizes[t])]
+    return table + (f"\n\nNot measured yet, or not at every size: {', '.join(missing)}.\n" if missing else "\n")
+
+
+def mean_of_tasks(cells: Ladder) -> dict[int, dict[str, float]]:
+    """Size to encoder to the mean over tasks of the mean over seeds."""
+    names = list(next(iter(cells.values())))
+    result = {}
     for size in sorted({size for _, _, size in cells}):
         at = [arms for (_, _, s), arms in cells.items() if s == size]
-        means = [np.mean([np.mean(list(arms[name].values())) for arms in at]) for name in names]
-        lines.append([f"mean of {len(at)} tasks", str(size), *(f"{m:.3f}" for m in means), ""])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+        result[size] = {n: float(np.mean([np.mean(list(arms[n].values())) for arms in at])) for n in names}
+    return result
 
 
-def ladder(plan: Plan, records: Iterable[Record]) -> dict[tuple[str, str, int], dict[str, Scores]]:
-    """Test scores of the frozen arms of a plan: (task, metric, size) to encoder to scores by seed."""
-    pool: dict[tuple, list[Record]] = {}
+def ladder(plan: Plan, records: Iterable[Record]) -> Ladder:
+    """Test scores of the frozen arms of a plan: (task, metric, size) to encoder to scores by seed.
+
+    Tasks and sizes of which an arm lacks a seed are left out.
+    """
+    pool: dict[tuple, list[Record]] = defaultdict(list)
     for r in records:
         if r.status == "finished" and r.method["name"] == FROZEN and _planned(plan, r):
-            pool.setdefault((r.task["name"], r.run["size"], r.encoder["name"]), []).append(r)
-    cells = {}
+            pool[r.task["name"], r.run["size"], r.encoder["name"]].append(r)
+    cells: Ladder = {}
     for task, sizes in plan.sizes.items():
         for size in sizes:
-            missing = [encoder for encoder, _ in plan.arms if (task, size, encoder) not in pool]
-            if missing:
-                raise LookupError(
-                    f"no packaged record of {', '.join(missing)} with method frozen on {task} at {size} labels; run "
-                    "python -m klnorm_lib.report.card_study text-table"
-                )
             found = {encoder: pool[task, size, encoder] for encoder, _ in plan.arms}
-            metric = found[plan.encoder][0].task["primary_metric"]
-            cells[task, metric, size] = {encoder: _scores(rs) for encoder, rs in found.items()}
+            if all(_complete(plan, arm, found[arm[0]]) for arm in plan.arms):
+                metric = found[plan.encoder][0].task["primary_metric"]
+                cells[task, metric, size] = {encoder: _scores(rs) for encoder, rs in found.items()}
     return cells
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from klnorm_lib.report import style
-from klnorm_lib.report.card_claims import Claim
+from klnorm_lib.report.card_claims import Claim, Ladder, mean_of_tasks
 
 _LOOKS = {"better": ("^", style.PALETTE[0]), "worse": ("v", style.PALETTE[1]), "cannot tell": ("D", style.INK)}
 
@@ -46,29 +46,25 @@ def _short(name: str) -> str:
     return "random" if name.endswith(":random") else name.split(",")[0]
 
 
-def ladder_figure(cells: Mapping[tuple[str, str, int], Mapping[str, Mapping]]):
+def ladder_figure(cells: Ladder):
     """Mean score over the tasks of a table against the number of labels, a line for each arm."""
     import matplotlib.pyplot as plt
 
-    sizes = sorted({size for _, _, size in cells})
-    names = list(next(iter(cells.values())))
+    means = mean_of_tasks(cells)
+    sizes, names = list(means), list(next(iter(means.values())))
     fig, ax = plt.subplots(figsize=(6.0, 5.0))
     for i, name in enumerate(names):
-        means = [
-            np.mean([np.mean(list(arms[name].values())) for (_, _, s), arms in cells.items() if s == size])
-            for size in sizes
-        ]
         look = {"marker": style.MARKERS[i], "ls": style.DASHES[i], "color": style.PALETTE[i]}
-        ax.plot(sizes, means, label=name.split("/")[-1], **look)
-    ax.set(xscale="log", xlabel="labels, validation included", ylabel=f"mean score of {_tasks(cells)} tasks")
+        ax.plot(sizes, [means[size][name] for size in sizes], label=name.split("/")[-1], **look)
+    ax.set(
+        xscale="log",
+        xlabel="labels, validation included",
+        ylabel=f"mean score of {len({task for task, _, _ in cells})} tasks",
+    )
     ax.set_xticks(sizes, [str(size) for size in sizes])
     ax.minorticks_off()
     ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2)
     return fig
-
-
-def _tasks(cells) -> int:
-    return len({task for task, _, _ in cells})
 
 
 def as_html(figure, alt: str, caption: str) -> str:

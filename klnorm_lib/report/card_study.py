@@ -105,7 +105,6 @@ def main(
     jobs: Annotated[int, typer.Option(help="Processes at a time.")] = 1,
     only: Annotated[list[str] | None, typer.Option(metavar="ENCODER", help="Only these arms; repeatable.")] = None,
     task: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Only these tasks; repeatable.")] = None,
-    rate: Annotated[list[float] | None, typer.Option(help="Learning rates in place of the plan's; repeatable.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Where the card's encoder lies before it is built in.")] = None,
     dry: Annotated[bool, typer.Option("--dry", help="Print the commands and stop.")] = False,
 ) -> None:
@@ -113,7 +112,6 @@ def main(
     if plan not in PLANS:
         raise typer.BadParameter(f"no plan {plan!r}; there are {', '.join(PLANS)}")
     chosen = PLANS[plan]
-    chosen = replace(chosen, rates=tuple(rate) if rate else chosen.rates)
     runs = [r for r in chosen.runs() if (not only or r.encoder in only) and (not task or r.task in task)]
     if not runs:
         raise typer.BadParameter("nothing of the plan is left; check --only and --task")

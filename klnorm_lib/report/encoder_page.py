@@ -31,7 +31,7 @@ def _records() -> tuple[Record, ...]:
 
 
 def page() -> str:
-    """The whole page in markdown. Raises ``LookupError`` when the records lack a run that it shows."""
+    """The whole page in markdown; figures show what the records hold by now."""
     text = [n for n in names() if (HERE / n / "tokenizer.json").is_file()]
     claims, ladder = _figures()
     parts = {"sizes": _sizes(), "gaps": gaps_table(text), "alike": alike_table(text)}
@@ -92,20 +92,21 @@ def _word(piece: str) -> str:
 
 
 def _figures() -> tuple[str, str]:
-    """The forest plot of all claims with its words, and the scores against labels; empty without a planned encoder."""
+    """The forest plot of all claims with its words, and the scores against labels; empty without records."""
     style.use()
     planned = {name: card_claims.plans_of(name) for name in names()}
-    cards = {n: card_claims.claims(claims, _records()) for n, (claims, _) in planned.items() if claims}
+    found = {n: card_claims.claims(claims, _records()) for n, (claims, _) in planned.items() if claims}
+    cards = {name: claims for name, claims in found.items() if claims}
     first = second = ""
     if cards:
-        words = {name: card_claims.in_words(found) for name, found in cards.items()}
+        words = {name: card_claims.in_words(planned[name][0], claims) for name, claims in cards.items()}
         alt = " ".join(["Forest plot.", *(f"{name}: {text.replace('**', '')}" for name, text in words.items())])
         caption = "Small dots: seeds. Marks: means. Bars: intervals of the mean. Triangles: zero is left out."
         first = card_figures.as_html(card_figures.claims_figure(cards), alt, caption)
         first += "\n\n" + "\n\n".join(f"`{name}`. {text}" for name, text in words.items())
     for name, (_, table) in planned.items():
-        if table:
-            cells = card_claims.ladder(table, _records())
+        cells = card_claims.ladder(table, _records()) if table else {}
+        if cells:
             alt = f"Lines of the mean score against the number of labels, for {', '.join(e for e, _ in table.arms)}."
             caption = f"Frozen features and a linear model on them. The table is on the card of {name}."
             second = card_figures.as_html(card_figures.ladder_figure(cells), alt, caption)

@@ -9,9 +9,14 @@ from klnorm_lib.report import card_claims, card_plan
 from tests.report.test_card import fake
 
 PLAN = card_plan.Plan(
-    "e", {"a": (20,), "b": (20,), "c": (20,)}, [*card_plan.twins("e"), ("tf-idf", "frozen")], ("a", "b"), rates=(1e-3,)
+    "e",
+    {"a": (20,), "b": (20,), "c": (20,)},
+    [*card_plan.twins("e"), ("tf-idf", "frozen")],
+    ("a", "b"),
+    rates=(1e-3,),
+    seeds=3,
 )
-LADDER = card_plan.Plan("e", {"a": (20,)}, [("tf-idf", "frozen"), ("e", "frozen"), ("org/big", "frozen")])
+LADDER = card_plan.Plan("e", {"a": (20,)}, [("tf-idf", "frozen"), ("e", "frozen"), ("org/big", "frozen")], seeds=3)
 
 
 def run(task, encoder, method, seed, test, rate=1e-3, validation=0.5):
@@ -47,29 +52,56 @@ def test_claims_pair_by_seed_and_say_where_they_hold(records):
     assert [o.verdict for o in b.against] == ["better", "worse"]
     assert not c.claimed
     assert [arm.name for arm in a.arms] == ["e", "e:random", "tf-idf, frozen"]
-    table = card_claims.claims_table([a, b, c])
+    table = card_claims.claims_table(PLAN, [a, b, c])
     assert "on 1 of 2 tasks. By the mean alone: on 1 of 2." in table
     assert "On b it does not hold: it is worse than tf-idf, frozen." in table
     assert "| c (beside) | 20 | 3 | 0.901 at 0.001 (largest tried) |" in table
     assert "+0.301 [+0.299, +0.303] better" in table
+    assert "Settings: 80 steps of 8 rows; learning rates 0.001; at most 64 tokens a text; tested on" in table
     assert "0.599 | +0.301" in table  # C differs from run to run, and is not told
 
 
 def test_words_for_every_outcome(records):
     a, b, _ = card_claims.claims(PLAN, records)
-    unsure = replace(a.against[0], change=a.against[0].change, low=-1.0, high=1.6)
+    plan = replace(PLAN, sizes=dict.fromkeys("abcde", (20,)), claims=tuple("abcde"))
+    unsure = replace(a.against[0], low=-1.0, high=1.6)
     doubt = replace(a, task="d", against=(unsure, a.against[1]))
-    assert "On d it does not hold: we cannot tell it from e:random." in card_claims.in_words([a, b, doubt])
-    assert "We asked for 4: the claim holds." in card_claims.in_words([a] * 4 + [b])
-    assert "the claim holds by the mean only" in card_claims.in_words([a] * 3 + [doubt] + [b])
-    assert "the claim does not hold." in card_claims.in_words([a] * 3 + [b] * 2)
+
+    def words(*found):
+        return card_claims.in_words(plan, [replace(c, task=t) for c, t in zip(found, "abcde", strict=False)])
+
+    assert "On b it does not hold: we cannot tell it from e:random." in words(a, doubt, a)
+    assert "Not measured yet: d, e." in words(a, doubt, a)
+    assert "We asked for 4: that is not decided yet." in words(a, doubt, a)
+    assert "We asked for 4: the claim holds." in words(a, a, a, a, b)
+    assert "the claim holds by the mean only" in words(a, a, a, doubt, b)
+    assert "the claim does not hold." in words(a, a, a, b, b)
+    assert "Not measured" not in words(a, a, a, b, b)
 
 
-def test_an_arm_that_was_not_run_is_named(records):
-    with pytest.raises(LookupError, match="tf-idf with method frozen on b"):
-        card_claims.claims(PLAN, [r for r in records if (r.encoder["name"], r.task["name"]) != ("tf-idf", "b")])
-    with pytest.raises(LookupError, match="org/big with method frozen on a"):
-        card_claims.ladder(LADDER, records)
+def test_a_task_with_runs_missing_is_left_out_and_named(records):
+    for lost in (("b", "tf-idf", 0), ("b", "e:random", 2)):
+        kept = [r for r in records if (r.task["name"], r.encoder["name"], r.run["seed"]) != lost]
+        found = card_claims.claims(PLAN, kept)
+        assert [claim.task for claim in found] == ["a", "c"]
+        assert "Not measured yet: b." in card_claims.claims_table(PLAN, found)
+    assert card_claims.claims_table(PLAN, []) == f"{card_claims.NONE}\n"
+    assert card_claims.ladder_table(LADDER, records) == f"{card_claims.NONE}\n"
+
+
+def test_a_rate_at_which_a_run_failed_is_out(records):
+    plan = replace(PLAN, rates=(1e-3, 0.1))
+    extra = [
+        run(t, e, "plain", s, 0.9, rate=0.1, validation=0.9)
+        for t in "abc"
+        for e in ("e", "e:random")
+        for s in (0, 1, 2)
+    ]
+    found = card_claims.claims(plan, records + extra)
+    assert {arm.chosen for c in found for arm in c.arms[:2]} == {"0.1 (largest tried)"}
+    extra[0].status = "failed"
+    failed = [r for r in records if r.run["learning_rate"] != 0.1] + extra
+    assert [arm.chosen for arm in card_claims.claims(plan, failed)[0].arms[:2]] == ["0.001 (largest tried)"] * 2
 
 
 def test_ladder_marks_the_best_and_pairs_with_the_first():

@@ -60,9 +60,9 @@ def test_command_line_lists_the_runs_of_a_plan():
 
     app = typer.Typer()
     app.command()(card_study.main)
-    words = ["text", "--records", "none.jsonl", "--dry", "--task", "trec", "--only", "klnorm-tiny", "--rate", "0.001"]
+    words = ["text", "--records", "none.jsonl", "--dry", "--task", "trec", "--only", "klnorm-tiny"]
     lines = CliRunner().invoke(app, words).stdout.splitlines()
-    assert len(lines) == 5
-    assert "--learning-rate 0.001" in lines[0]
+    assert len(lines) == 5 * len(card_plan.PLANS["text"].rates)
+    assert all(line.startswith("klnorm run --task trec --encoder klnorm-tiny --method plain") for line in lines)
     assert "no plan" in CliRunner().invoke(app, ["texts", "--records", "r"]).output
     assert "nothing of the plan" in CliRunner().invoke(app, ["text", "--records", "r", "--task", "x"]).output
