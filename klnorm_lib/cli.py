@@ -192,7 +192,7 @@ def mirror(
 @app.command()
 def run(
     task: Annotated[str | None, typer.Option(help="One of `klnorm tasks`.")] = None,
-    encoder: Annotated[str, typer.Option(help="One of `klnorm encoders`, a folder, or a hub id.")] = "klnorm-nano",
+    encoder: Annotated[str, typer.Option(help="One of `klnorm encoders`, a folder, or a hub id.")] = "klnorm-tiny",
     method: Annotated[
         str, typer.Option(help="One of `klnorm methods`; plain means none, frozen a baseline.")
     ] = "plain",
@@ -205,7 +205,9 @@ def run(
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 200,
     batch_size: Annotated[int, typer.Option(help="Rows per optimiser step.")] = 16,
     gradient_accumulation: Annotated[int, typer.Option(help="Parts a step is computed in.")] = 1,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-5,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate; if not given 2e-5, or what suits a built-in encoder.")
+    ] = None,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.0,
     warmup_ratio: Annotated[float, typer.Option(help="Share of the steps that the rate rises.")] = 0.0,
     schedule: Annotated[str, typer.Option(help="linear, constant or cosine.")] = "linear",
@@ -234,9 +236,12 @@ def run(
     """Fine-tune once and record what came out; a run that is already recorded is not done again."""
     options = {k: v for k, v in locals().items() if k not in ("method_arg", "records", "as_json")}
     from klnorm_lib.cli_lists import record_table
+    from klnorm_lib.encoders import sources
     from klnorm_lib.study import Run
     from klnorm_lib.study import run as carry_out
 
+    if learning_rate is None:
+        options["learning_rate"] = sources.LEARNING_RATE if method == "frozen" else sources.learning_rate(encoder)
     asked = Run(**options, method_args=dict(parse_argument(text) for text in method_arg or []))
     record = carry_out(asked, records=records, progress=True)
     if as_json:

@@ -186,8 +186,25 @@ def test_run_options_have_the_defaults_of_a_run():
 
     options = inspect.signature(cli.run).parameters
     for field in dataclasses.fields(Run):
-        if field.name in options and field.name not in ("task", "encoder"):
+        if field.name in options and field.name not in ("task", "encoder", "learning_rate"):
             assert options[field.name].default == field.default
+
+
+def test_a_learning_rate_is_chosen_that_suits_the_encoder(files, tmp_path):
+    from klnorm_lib.encoders import sources
+    from klnorm_lib.study import Run
+    from klnorm_lib.study.spec import command_of
+
+    assert set(sources._SMALL) == set(sources.names())
+    assert sources.learning_rate("klnorm-tiny:random") == sources.learning_rate("klnorm-tiny") > 1e-4
+    call(*own(files, "--records", tmp_path / "r.jsonl"))
+    made = json.loads((tmp_path / "r.jsonl").read_text())["run"]
+    assert made["learning_rate"] == sources.LEARNING_RATE == Run("mrpc", "x").learning_rate
+    # The command of a record names the rate whenever `klnorm run` would take another one.
+    assert "--learning-rate" not in command_of(made)
+    assert "--learning-rate 2e-05" in command_of(Run("mrpc", "klnorm-tiny").to_dict())
+    assert "--learning-rate" not in command_of(Run("mrpc", "klnorm-tiny", learning_rate=3e-4).to_dict())
+    assert "--learning-rate" not in command_of(Run("mrpc", "klnorm-tiny", "frozen").to_dict())
 
 
 @pytest.mark.parametrize("command", ["pretrain", "pretrain-speech"])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from klnorm_lib.encoders.sources import portable
+from klnorm_lib.encoders.sources import LEARNING_RATE, learning_rate, portable
 
 SOURCES = ("auto", "hub", "mirror", "built-in")
 SCHEDULES = ("linear", "constant", "cosine")
@@ -86,7 +86,7 @@ class Run:
     steps: int = 200
     batch_size: int = 16
     gradient_accumulation: int = 1
-    learning_rate: float = 2e-5
+    learning_rate: float = LEARNING_RATE
     weight_decay: float = 0.0
     warmup_ratio: float = 0.0
     schedule: str = "linear"
@@ -198,6 +198,8 @@ class Run:
 def command_of(run: Mapping[str, Any], records: str | None = None) -> str:
     """The ``klnorm run`` command for the ``run`` part of a record."""
     defaults = {f.name: f.default for f in fields(Run)}
+    if run.get("method") != "frozen":  # which takes no steps
+        defaults["learning_rate"] = learning_rate(run["encoder"])  # what `klnorm run` takes if none is given
     words = ["klnorm", "run"]
     for name in defaults:  # in the order of the fields; a record's keys are sorted
         value = run.get(name)
