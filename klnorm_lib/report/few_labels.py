@@ -36,7 +36,7 @@ def _run(encoder: str, steps: int, size: int, split_seed: int, seed: int, **fiel
     return Run("trec", encoder, **where, steps=steps, batch_size=16, warmup_ratio=0.1, evaluations=1, **fields)
 
 
-def trials(encoder: str = "klnorm-tiny", steps: int = 100) -> list[Run]:
+def trials(encoder: str = "klnorm-nano", steps: int = 100) -> list[Run]:
     """The runs that decide the learning rate: every rate on subsets that are used for nothing else."""
     return [_run(encoder, steps, TRIAL_SIZE, s, s, learning_rate=rate) for s, rate in product(TRIALS, RATES)]
 
@@ -46,7 +46,7 @@ def chosen_rate(records: Iterable[Record]) -> float:
     return best_rate(r for r in records if r.status == "finished" and r.run["split_seed"] in TRIALS)[1]
 
 
-def runs(rate: float, encoder: str = "klnorm-tiny", steps: int = 100) -> list[Run]:
+def runs(rate: float, encoder: str = "klnorm-nano", steps: int = 100) -> list[Run]:
     """All other runs: subsets and seeds crossed at every size, then fine-tuning beside frozen features, paired.
 
     The last weights are kept: the stopping point is not chosen, so that it adds no spread of its own.
@@ -63,7 +63,7 @@ def main(
     records: Annotated[Path, typer.Option(help="Records file to go on with.")] = FILE,
     jobs: Annotated[int, typer.Option(help="Processes at a time, one thread each.")] = 1,
     encoder: Annotated[str, typer.Option(help="An encoder in place of the chapter's; use a file of its own.")] = (
-        "klnorm-tiny"
+        "klnorm-nano"
     ),
     steps: Annotated[int, typer.Option(help="Optimiser steps of each run.")] = 100,
 ) -> None:
