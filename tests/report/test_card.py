@@ -7,7 +7,7 @@ import pytest
 
 from klnorm_lib import encoders
 from klnorm_lib.encoders.sources import HERE
-from klnorm_lib.report import card
+from klnorm_lib.report import card, card_claims
 
 
 @pytest.mark.parametrize("name", encoders.names())
@@ -16,6 +16,15 @@ def test_committed_card_is_what_the_records_give(name):
     assert card.refresh(name) == committed, "run: python -m klnorm_lib.report.card"
     assert not [mark for mark in card.PARTS if f"<!-- {mark} -->\n<!--" in committed]
     assert "<!-- recipe -->" in committed
+
+
+@pytest.mark.parametrize("name", encoders.names())
+def test_records_of_a_card_are_of_the_weights_that_ship(name):
+    for plan in filter(None, card_claims.plans_of(name)):
+        measured = [r for r in card._packaged() if card_claims._planned(plan, r)]
+        for which in (name, f"{name}:random"):
+            found = {r.encoder["sha256"] for r in measured if r.encoder["name"] == which}
+            assert found <= {encoders.resolve(which).sha256}, f"{which} has changed since; measure its card again"
 
 
 def fake(encoder, rate, seed, validation, test):
