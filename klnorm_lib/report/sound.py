@@ -29,7 +29,8 @@ class Players(dict):
             name = html.escape(label)
             # As they are: IPython would otherwise make the loudest sample of every sound equally loud.
             source = Audio(wave, rate=self.rate, normalize=False).src_attr()
-            player = f"<audio controls preload='auto' aria-label='{name}' src='{source}' style='width:100%'></audio>"
+            plain = "controls controlslist='nodownload noplaybackrate' preload='auto' style='width:100%'"
+            player = f"<audio {plain} aria-label='{name}' src='{source}'></audio>"
             parts.append(f"<div><span style='{_LABEL}'>{name}</span>{player}</div>")
         return f"<div class='players' style='{_GRID}'>{''.join(parts)}</div>"
 
