@@ -28,7 +28,7 @@ class Plan:
     sizes: Mapping[str, Sequence[int]]
     arms: Sequence[tuple[str, str]]
     claims: Sequence[str] = ()
-    rates: Sequence[float] = (1e-4, 3e-4, 1e-3)
+    rates: Sequence[float] = (3e-4, 1e-3)
     seeds: int = 5
     training: Mapping[str, Any] = field(default_factory=lambda: {"steps": 80, "batch_size": 8})
     common: Mapping[str, Any] = field(default_factory=lambda: {"max_length": 64, "ood": False, "test_rows": 1000})
@@ -68,7 +68,6 @@ PLANS: dict[str, Plan] = {
         {task: (size,) for task, size in SPOKEN.items()},
         [*twins(SPEECH), ("log-mel", FROZEN), (SPEECH, FROZEN)],
         tuple(SPOKEN),
-        rates=(3e-4, 1e-3),
         training={"steps": 60, "batch_size": 8},
         common={"max_seconds": 2.0, "ood": False},
     ),
