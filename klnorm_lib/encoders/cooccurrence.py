@@ -43,7 +43,7 @@ def ppmi_vectors(
 
 
 def principal(vectors: np.ndarray, dimensions: int) -> np.ndarray:
-    """The first ``dimensions`` principal components of ``vectors`` (n, width), overall standard deviation 1, float32."""
+    """The first ``dimensions`` principal components of ``vectors`` (n, width), float32, overall deviation 1."""
     from sklearn.decomposition import PCA
 
     parts = PCA(dimensions, svd_solver="full").fit_transform(vectors)

@@ -75,7 +75,7 @@ class PretrainConfig:
         if min(self.steps, self.batch_size, self.checkpoint_steps) < 1 or self.length < 8:
             raise ValueError("steps, batch_size and checkpoint_steps must be at least 1, length at least 8")
         if self.distillation <= 0:
-            raise ValueError(f"distillation is a positive weight, got {self.distillation}; leave the teacher out instead")
+            raise ValueError(f"distillation must be positive, got {self.distillation}; or leave the teacher out")
 
 
 def pretrain(config: PretrainConfig, progress: bool = True) -> dict:
@@ -387,7 +387,8 @@ def _resume(config: PretrainConfig, out: Path, model, optimiser, device) -> tupl
         raise ValueError(f"checkpoint {file} is corrupt or truncated ({error}); delete it to start afresh") from error
     if json.loads(state["config"]) != json.loads(json.dumps(_identity(config))):
         raise ValueError(f"checkpoint {file} belongs to another configuration; use another --out or delete it")
-    if config.steps != state["steps"] and state["step"] > min(_decay_start(n, config) for n in (config.steps, state["steps"])):
+    begun = state["step"] > min(_decay_start(steps, config) for steps in (config.steps, state["steps"]))
+    if config.steps != state["steps"] and begun:
         raise ValueError(
             f"checkpoint {file} was made for {state['steps']} steps and the learning rate may already have begun to "
             f"fall; go on with --steps {state['steps']}"

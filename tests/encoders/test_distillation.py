@@ -24,7 +24,8 @@ def teacher():
 
 
 def test_words_are_matched_whatever_the_pieces(teacher):
-    rows = torch.tensor([[2, 5, 6, 7, 8, 9, 3], [2, 10, 11, 5, 5, 8, 3]])  # the garden gates / unbelievably the the gate
+    # the garden gates / unbelievably the the gate
+    rows = torch.tensor([[2, 5, 6, 7, 8, 9, 3], [2, 10, 11, 5, 5, 8, 3]])
     targets = teacher.targets(rows)
     assert targets.index.tolist() == [[-1, 0, 1, 1, 2, 2, -1], [-1, 3, 3, 4, 5, 6, -1]]
     assert targets.words.shape == (7, teacher.width)
