@@ -1,7 +1,7 @@
 """Measure what the cards of the encoders say: ``python -m klnorm_lib.report.card_study PLAN --records FILE --jobs N``.
 
 Runs that the file holds already are not done again, so an interrupted study goes on where it stopped. The settings are
-in :mod:`klnorm_lib.report.card_plan`.
+in ``klnorm_lib.report.card_plan``.
 """
 
 from __future__ import annotations

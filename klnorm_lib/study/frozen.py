@@ -1,7 +1,7 @@
 """Frozen features and a linear model: the baseline that any fine-tuning has to beat.
 
 ``Run(task, encoder, method="frozen")`` leaves the encoder as it is and fits a multinomial logistic regression on its
-features (see :mod:`klnorm_lib.study.features`), or a ridge regression where the labels are scores. Instead of an
+features (see ``klnorm_lib.study.features``), or a ridge regression where the labels are scores. Instead of an
 encoder, ``tf-idf`` (texts) or ``log-mel`` (sound) can be named.
 """
 

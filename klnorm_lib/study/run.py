@@ -35,7 +35,7 @@ def run(run: Run, records: str | Path | None = None, progress: bool = True) -> R
 
     Data, encoder and method are loaded, the stock ``Trainer`` trains, the weights that did best on the validation
     rows are restored, and the test and out-of-domain rows are then predicted, once. With ``method="frozen"`` nothing
-    of the encoder is trained, see :mod:`klnorm_lib.study.frozen`. The record is appended to the
+    of the encoder is trained, see ``klnorm_lib.study.frozen``. The record is appended to the
     JSON-lines file ``records`` (``None``: kept in memory only). The same run on the same machine with the same number
     of threads gives the same numbers.
 

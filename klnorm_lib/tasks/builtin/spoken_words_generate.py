@@ -1,6 +1,6 @@
 """The built-in task spoken_words: ten short English words, spoken by the synthesiser espeak-ng.
 
-``python -m klnorm_lib.tasks.builtin.spoken_words_generate FOLDER`` writes audio/*.flac, metadata.parquet and info.json.
+``python -m klnorm_lib.tasks.builtin.spoken_words_generate FOLDER`` writes ``audio/*.flac``, a table and info.json.
 It needs espeak-ng on the path (Debian: the package espeak-ng) and soundfile. Every recording has a random generator of
 its own, seeded by its voice and word, so that one alone can be made again from its line of metadata.
 """
