@@ -9,7 +9,6 @@ last fifth of the steps. A teacher, if there is one, is listened to beside the m
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -20,9 +19,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from klnorm_lib.encoders import checkpoint, schedule
 from klnorm_lib.encoders.cooccurrence import ppmi_vectors, principal
 from klnorm_lib.encoders.corpora import documents
 from klnorm_lib.encoders.distillation import Distiller, Targets, Teacher
+from klnorm_lib.encoders.sources import portable
 
 SHARD = 15_900_000  # bytes: a larger encoder is cut into files that a repository can hold
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -98,10 +99,13 @@ def pretrain(config: PretrainConfig, progress: bool = True) -> dict:
         teacher = Teacher(config.teacher, _pieces(tokenizer), len(SPECIAL), device)
     model = _model(config, tokenizer)
     learner = _Learner(model, teacher.width if teacher else 0).to(device)
-    optimiser = torch.optim.AdamW(_groups(learner, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(
+        schedule.groups(learner, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98)
+    )
     if config.warm_start and not (out / "checkpoint.pt").exists():
         _warm_start(model, train, config, teacher)
-    step, seconds = _resume(config, out, learner, optimiser, device)
+    progressed = checkpoint.resume(config, out, learner, optimiser, device)
+    step, seconds = progressed.get("step", 0), progressed.get("seconds", 0.0)
     started = time.monotonic()
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -110,7 +114,7 @@ def pretrain(config: PretrainConfig, progress: bool = True) -> dict:
         task = bar.add_task("pretraining", total=config.steps, completed=step)
         while step < config.steps:
             for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * _rate(step, config)
+                group["lr"] = config.learning_rate * schedule.rate(step, config)
             rows = _rows(config, train, step)
             batch = _mask(rows, tokenizer, config, _generator(config, step), device)
             masked, distance = learner(*batch, teacher.targets(rows) if teacher else None)
@@ -127,7 +131,7 @@ def pretrain(config: PretrainConfig, progress: bool = True) -> dict:
             elapsed = time.monotonic() - started
             stop = config.minutes and elapsed > 60 * config.minutes
             if step % config.checkpoint_steps == 0 or step == config.steps or stop:
-                _save(config, out, learner, optimiser, step, seconds + elapsed)
+                checkpoint.save(config, out, learner, optimiser, step=step, seconds=seconds + elapsed)
             if stop:
                 break
     summary = {
@@ -141,7 +145,11 @@ def pretrain(config: PretrainConfig, progress: bool = True) -> dict:
         "torch": torch.__version__,
         "teacher": teacher.source.provenance() if teacher else None,
         "config": asdict(config)
-        | {"corpora": [p.name for p in paths], "out": out.name, "teacher": _teacher_name(config)},
+        | {
+            "corpora": [p.name for p in paths],
+            "out": out.name,
+            "teacher": portable(config.teacher) if config.teacher else "",
+        },
     }
     (out / "pretraining.json").write_text(json.dumps(summary, indent=1) + "\n")
     if step == config.steps:
@@ -208,19 +216,6 @@ def export(model, tokenizer, out: Path) -> None:
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1
     model.to("cpu", torch.float16).save_pretrained(out, max_shard_size=SHARD)
     tokenizer.save_pretrained(out)
-
-
-def _rate(step: int, config: PretrainConfig) -> float:
-    decay = config.steps - _decay_start(config.steps, config)
-    return min(1.0, (step + 1) / max(1, config.warmup_steps), (config.steps - step) / decay)
-
-
-def _groups(model, weight_decay: float) -> list[dict]:
-    parameters = list(model.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def _model(config: PretrainConfig, tokenizer):
@@ -345,54 +340,5 @@ def _mask(rows: Tensor, tokenizer, config: PretrainConfig, generator: torch.Gene
     return inputs.to(device), rows.masked_fill(~chosen, -100).to(device)
 
 
-def _save(config: PretrainConfig, out: Path, model, optimiser, step: int, seconds: float) -> None:
-    state = {
-        "config": json.dumps(_identity(config)),
-        "steps": config.steps,
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "step": step,
-        "seconds": seconds,
-    }
-    torch.save(state, out / "checkpoint.part")
-    os.replace(out / "checkpoint.part", out / "checkpoint.pt")
-
-
-def _identity(config: PretrainConfig) -> dict:
-    free = {"minutes", "device", "checkpoint_steps", "out", "corpora", "steps"}
-    return {k: v for k, v in asdict(config).items() if k not in free} | {"teacher": _teacher_name(config)}
-
-
-def _teacher_name(config: PretrainConfig) -> str:
-    from klnorm_lib.encoders.sources import portable
-
-    return portable(config.teacher) if config.teacher else ""
-
-
 def _pieces(tokenizer) -> list[str]:
     return tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-
-
-def _decay_start(steps: int, config: PretrainConfig) -> int:
-    return steps - max(1, math.ceil(config.decay_fraction * steps))
-
-
-def _resume(config: PretrainConfig, out: Path, model, optimiser, device) -> tuple[int, float]:
-    file = out / "checkpoint.pt"
-    if not file.exists():
-        return 0, 0.0
-    try:
-        state = torch.load(file, map_location=device, weights_only=True)
-    except Exception as error:
-        raise ValueError(f"checkpoint {file} is corrupt or truncated ({error}); delete it to start afresh") from error
-    if json.loads(state["config"]) != json.loads(json.dumps(_identity(config))):
-        raise ValueError(f"checkpoint {file} belongs to another configuration; use another --out or delete it")
-    begun = state["step"] > min(_decay_start(steps, config) for steps in (config.steps, state["steps"]))
-    if config.steps != state["steps"] and begun:
-        raise ValueError(
-            f"checkpoint {file} was made for {state['steps']} steps and the learning rate may already have begun to "
-            f"fall; go on with --steps {state['steps']}"
-        )
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    return state["step"], state["seconds"]

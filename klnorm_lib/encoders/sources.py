@@ -14,7 +14,7 @@ SOURCES = ("auto", "hub", "mirror", "built-in")
 HERE = Path(__file__).parent
 RANDOM = ":random"
 LEARNING_RATE = 2e-5  # usual for encoders of a hundred million parameters
-# Small encoders want larger steps: of the rates tried for their cards, those that did best on most tasks.
+# Small encoders want larger steps: rates that did well in the records of their cards.
 _SMALL = {"klnorm-nano": 1e-3, "klnorm-tiny": 3e-4, "klnorm-tiny-speech": 1e-3}
 
 

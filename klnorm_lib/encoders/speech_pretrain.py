@@ -14,8 +14,7 @@ from pathlib import Path
 
 import torch
 
-from klnorm_lib.encoders import speech_checkpoint, speech_corpus
-from klnorm_lib.encoders.pretrain import _groups, _rate
+from klnorm_lib.encoders import checkpoint, schedule, speech_corpus
 from klnorm_lib.encoders.speech_augment import RATE
 from klnorm_lib.encoders.speech_batches import Batches
 from klnorm_lib.encoders.speech_losses import IGNORE, SpeechModel
@@ -104,13 +103,16 @@ def pretrain(config: SpeechPretrainConfig, progress: bool = True) -> dict:
         scale = train.calibrate()
         numbers = train.numbers | {"statistics": scale.shape[1]}
         model = SpeechModel(network, len(train.phonemes), train.classes, numbers, WEIGHTS).to(device).train()
-        optimiser = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98))
-        step, seconds, seen = speech_checkpoint.resume(config, out, model, optimiser, device)
+        optimiser = torch.optim.AdamW(
+            schedule.groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98)
+        )
+        progressed = checkpoint.resume(config, out, model, optimiser, device)
+        step, seconds, seen = (progressed.get(name, 0) for name in ("step", "seconds", "seen"))
         started = time.monotonic()
         task = bar.add_task("pretraining", total=config.steps, completed=step)
         while step < config.steps:
             for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * _rate(step, config)
+                group["lr"] = config.learning_rate * schedule.rate(step, config)
             batch = train.batch(step, scale)
             found = model.losses(batch.to(device))
             loss = model.total(found)
@@ -126,7 +128,7 @@ def pretrain(config: SpeechPretrainConfig, progress: bool = True) -> dict:
             elapsed = time.monotonic() - started
             stop = config.minutes and elapsed > 60 * config.minutes
             if step % config.checkpoint_steps == 0 or step == config.steps or stop:
-                speech_checkpoint.save(config, out, model, optimiser, step, seconds + elapsed, seen)
+                checkpoint.save(config, out, model, optimiser, step=step, seconds=seconds + elapsed, seen=seen)
             if stop:
                 break
     summary = {
