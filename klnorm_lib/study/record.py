@@ -69,6 +69,8 @@ class Record:
     time: dict[str, float | None] = field(default_factory=lambda: {"train_seconds": None, "total_seconds": None})
     memory: dict[str, Any] = field(default_factory=lambda: {"peak_bytes": None, "what": "not measured"})
     error: dict[str, Any] | None = None
+    study: dict[str, Any] | None = None
+    row_scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
     already_done: bool = field(default=False, compare=False)
 

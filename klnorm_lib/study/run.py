@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from klnorm_lib.encoders.sources import portable
-from klnorm_lib.study import audio, features, frozen, machine, store
+from klnorm_lib.study import audio, cache, features, frozen, machine, store
+from klnorm_lib.study import rows as row_scores
 from klnorm_lib.study.errors import NotFiniteError
 from klnorm_lib.study.progress import Reporter, show
 from klnorm_lib.study.record import Record
@@ -30,13 +33,16 @@ class _Inputs:
     device: str
 
 
-def run(run: Run, records: str | Path | None = None, progress: bool = True) -> Record:
+def run(
+    run: Run, records: str | Path | None = None, progress: bool = True, study: Mapping[str, Any] | None = None
+) -> Record:
     """Carry out a run, or return its record if ``records`` already holds it finished.
 
     Data, encoder and method are loaded, the stock ``Trainer`` trains, the weights that did best on the validation
     rows are restored, and the test and out-of-domain rows are then predicted, once. With ``method="frozen"`` nothing
     of the encoder is trained, see ``klnorm_lib.study.frozen``. The record is appended to the
-    JSON-lines file ``records`` (``None``: kept in memory only). The same run on the same machine with the same number
+    JSON-lines file ``records`` (``None``: kept in memory only). ``study`` tells what grid the run belongs to; it is
+    kept in the record and decides nothing. The same run on the same machine with the same number
     of threads gives the same numbers.
 
     Raises ``ValueError`` or ``FileNotFoundError`` for an unknown task, encoder or method before anything is trained,
@@ -47,6 +53,7 @@ def run(run: Run, records: str | Path | None = None, progress: bool = True) -> R
     started = time.perf_counter()
     inputs = _load(run)
     blank = _blank_record(run, inputs)
+    blank.study = None if study is None else dict(study)
     stored = store.finished(records, blank.hash)
     if stored is not None:
         reporter.say(
@@ -89,7 +96,9 @@ def _load(run: Run) -> _Inputs:
         )
     else:
         task = tasks.spec(run.task)
-        data, provenance = tasks.load_with_provenance(run.task, run.size, run.split_seed, run.source)
+        wanted = (run.task, run.size, run.split_seed, run.source)
+        data, provenance = cache.once(wanted, lambda: tasks.load_with_provenance(*wanted))
+        provenance = copy.deepcopy(provenance)
     if not run.ood:
         data, provenance = _without_ood(data, provenance)
     if run.test_rows is not None:
@@ -250,9 +259,14 @@ def _rows(record: Record, run: Run, inputs: _Inputs, model, processor, reporter:
 
     task = inputs.task
     if task.kind != "audio":
-        length = _length(run, model, processor)
+        length, weights = _length(run, model, processor), inputs.encoder.sha256 or inputs.encoder.revision
+        sums = record.task["checksums"]
         return {
-            name: evaluation.tokenise(processor, split, task.text_columns, length)
+            name: cache.once(
+                # the rows kept of a split depend on their number as well
+                (weights, sums[name], len(split), length),
+                lambda split=split: evaluation.tokenise(processor, split, task.text_columns, length),
+            )
             for name, split in inputs.data.items()
         }
     cut = {name: audio.longer_than(split, run.max_seconds, task.sampling_rate) for name, split in inputs.data.items()}
@@ -287,6 +301,8 @@ def _measure(record: Record, task, logits: dict, labels: dict) -> None:
         name: None if None in (record.train[name], value) else record.train[name] - value
         for name, value in record.test.items()
     }
+    predicted = logits["test"][:, 0] if regression else logits["test"].argmax(-1)
+    _keep_row_scores(record, "test", predicted, labels["test"])
     if not regression:
         record.calibration["test"] = evaluation.calibration(
             evaluation.softmax(logits["test"]), np.asarray(labels["test"])
@@ -295,12 +311,21 @@ def _measure(record: Record, task, logits: dict, labels: dict) -> None:
         name = split.removeprefix("ood/")
         if regression:
             record.ood[name] = evaluation.score(task.metrics, logits[split], labels[split], True)
+            _keep_row_scores(record, split, logits[split][:, 0], labels[split])
             continue
         known = task.ood[name]
         merged = evaluation.merge(evaluation.softmax(logits[split]), known.groups)
         targets = np.array([known.target[int(label)] for label in labels[split]])
         record.ood[name] = evaluation.score_probabilities(task.metrics, merged, targets)
         record.calibration["ood"][name] = evaluation.calibration(merged, targets)
+        _keep_row_scores(record, split, merged.argmax(-1), targets)
+
+
+def _keep_row_scores(record: Record, split: str, predicted, labels) -> None:
+    metric = record.task["primary_metric"]
+    values = row_scores.scores(metric, predicted, labels)
+    if values is not None:
+        record.row_scores[split] = row_scores.encode(metric, values)
 
 
 def _model(run: Run, task):

@@ -1,0 +1,363 @@
+"""A study: tasks x sizes x encoders x arms x trials x draws, read from YAML and spelt out as runs.
+
+A *draw* is a pair of data-split seed and model seed; arms are compared draw by draw. Each arm with something to tune
+first does all its *trials* on the tuning draws; the trial with the best mean validation score then does the final
+draws, whose test scores are the results. All tuned arms of a study have equally many trials.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from klnorm_lib.study.errors import StudyError
+from klnorm_lib.study.frozen import FEATURISERS
+from klnorm_lib.study.frozen import USED as USED_FROZEN
+from klnorm_lib.study.record import Record
+from klnorm_lib.study.spec import Run
+
+RUN_FIELDS = {f.name for f in fields(Run)}
+OF_THE_CELL = {"task", "size", "encoder", "split_seed", "seed", "method", "method_args"}
+Draw = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One run of a study and what the study says of it (kept in the record, decides nothing)."""
+
+    run: Run
+    study: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A method with what is fixed of it, and the trials of what is tuned; ``settings`` are fields of ``Run``."""
+
+    name: str
+    label: str
+    method: str
+    method_args: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    trials: Sequence[Mapping[str, Any]]
+    encoder: str | None = None
+
+    def run(self, trial: Mapping[str, Any], **where: Any) -> Run:
+        """The run of this arm with this trial's hyperparameters."""
+        values = {**where, **self.settings}
+        args = dict(self.method_args)
+        for name, value in trial.items():
+            (values if name in RUN_FIELDS else args)[name] = value
+        if self.encoder is not None:
+            values["encoder"] = self.encoder
+        if self.method == "frozen":  # takes no steps, so what steps need is left out
+            values = {name: value for name, value in values.items() if name in USED_FROZEN}
+        return Run(method=self.method, method_args=args, **values)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One piece of a study: which cells, which arms, which draws; ``default=False``: done only when asked for."""
+
+    name: str
+    tasks: Mapping[str, Sequence[int | None]]
+    encoders: Sequence[str]
+    arms: Sequence[str]
+    draws: Sequence[Draw]
+    common: Mapping[str, Any]
+    default: bool = True
+    tuning_draws: Sequence[Draw] = ()
+    tuning_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A study as its YAML file says it; ``tuning()`` and ``final()`` spell it out as runs."""
+
+    name: str
+    title: str
+    question: str
+    arms: Mapping[str, Arm]
+    parts: Mapping[str, Part]
+    source: str = field(default="", compare=False)
+
+    def chosen_parts(self, names: Iterable[str] | None = None) -> list[Part]:
+        """The parts of those names, or those done by default; raises ``StudyError`` for an unknown name."""
+        if not names:
+            return [part for part in self.parts.values() if part.default]
+        unknown = sorted(set(names) - set(self.parts))
+        if unknown:
+            raise StudyError(f"study {self.name!r} has no part {', '.join(unknown)}; it has {', '.join(self.parts)}")
+        return [self.parts[name] for name in names]
+
+    def tuning(self, parts: Iterable[str] | None = None) -> list[Item]:
+        """The runs of the first stage: every trial of every arm that has more than one, on the tuning draws."""
+        items = []
+        for part, task, size, encoder, arm in self._cells(parts):
+            if len(arm.trials) > 1:
+                at = part.tuning_size or size
+                for draw, trial in itertools.product(part.tuning_draws, arm.trials):
+                    items.append(self._item(part, task, at, encoder, arm, draw, trial, "tuning"))
+        return _once(items)
+
+    def final(self, records: Iterable[Record], parts: Iterable[str] | None = None) -> list[Item]:
+        """The runs of the second stage, with the trials that the tuning runs among ``records`` choose.
+
+        Raises ``StudyError`` for a cell whose tuning runs are not all there.
+        """
+        tuned = Tuned(records)
+        items = []
+        for part, task, size, encoder, arm in self._cells(parts):
+            trial = arm.trials[0]
+            if len(arm.trials) > 1:
+                wanted = [
+                    self._item(part, task, part.tuning_size or size, encoder, arm, draw, trial, "tuning")
+                    for draw, trial in itertools.product(part.tuning_draws, arm.trials)
+                ]
+                trial = tuned.best(wanted)
+            items += [self._item(part, task, size, encoder, arm, draw, trial, "final") for draw in part.draws]
+        return _once(items)
+
+    def _cells(self, parts: Iterable[str] | None) -> Iterator[tuple[Part, str, int | None, str, Arm]]:
+        for part in self.chosen_parts(parts):
+            for task, sizes in part.tasks.items():
+                for encoder, size, name in itertools.product(part.encoders, sizes, part.arms):
+                    yield part, task, size, encoder, self.arms[name]
+
+    def _item(self, part, task, size, encoder, arm: Arm, draw: Draw, trial, stage: str) -> Item:
+        where = {**part.common, "task": task, "size": size, "encoder": encoder}
+        run = arm.run(trial, **where, split_seed=draw[0], seed=draw[1])
+        study = {"name": self.name, "part": part.name, "arm": arm.name, "label": arm.label, "stage": stage}
+        if len(arm.trials) > 1:
+            tuned_on = {"size": part.tuning_size or size, "draws": [list(draw) for draw in part.tuning_draws]}
+            study |= {"grid": [dict(t) for t in arm.trials], "tuned_on": tuned_on}
+        study |= {"trial": dict(trial), "trials": len(arm.trials)}
+        return Item(run, study)
+
+
+class Tuned:
+    """The tuning runs among records, found again by their fields."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._found = {_key(r.run): r for r in records if r.status == "finished"}
+
+    def best(self, items: Sequence[Item]) -> Mapping[str, Any]:
+        """The trial with the best mean primary validation metric; ties: lowest mean validation loss, then the first.
+
+        Raises ``StudyError`` naming the first run that is not recorded.
+        """
+        scores: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        trials = {}
+        for item in items:
+            record = self._found.get(_key(item.run.to_dict()))
+            if record is None:
+                raise StudyError(f"a tuning run is not recorded yet: {item.run.command()}")
+            value = record.validation[record.task["primary_metric"]]
+            loss = record.validation.get("nll", record.validation.get("mse"))
+            name = repr(item.study["trial"])
+            trials[name] = item.study["trial"]
+            scores[name].append((-math.inf if value is None else value, -math.inf if loss is None else -loss))
+        means = {
+            name: tuple(sum(part) / len(found) for part in zip(*found, strict=True)) for name, found in scores.items()
+        }
+        return trials[max(trials, key=lambda name: means[name])]  # max keeps the first among equals
+
+
+def _key(run: Mapping[str, Any]) -> str:
+    """What tells one run of a study from another, wherever it was carried out."""
+    return repr(
+        sorted((name, repr(value)) for name, value in run.items() if name not in ("source", "encoder_source", "device"))
+    )
+
+
+def _once(items: Iterable[Item]) -> list[Item]:
+    """Items in order, a run that two parts share once."""
+    seen: dict[Run, Item] = {}
+    for item in items:
+        seen.setdefault(item.run, item)
+    return list(seen.values())
+
+
+def packaged() -> list[str]:
+    """Names of the studies that ship with the library."""
+    return sorted(
+        f.name.removesuffix(".yaml")
+        for f in resources.files("klnorm_lib.studies").iterdir()
+        if f.name.endswith(".yaml")
+    )
+
+
+def load(name: str | Path) -> Grid:
+    """The study of that name, or the one in a YAML file; raises ``StudyError`` saying what is wrong and where."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise StudyError(f"no study file at {path}")
+        return parse(path.read_text(encoding="utf-8"), path.stem, str(path))
+    if str(name) not in packaged():
+        raise StudyError(f"no study {str(name)!r}; there are {', '.join(packaged())}, or name a .yaml file of your own")
+    text = resources.files("klnorm_lib.studies").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    return parse(text, str(name), f"{name}.yaml")
+
+
+def parse(text: str, name: str, source: str = "study") -> Grid:
+    """A study from the text of its YAML file; raises ``StudyError`` for anything that it does not understand."""
+    try:
+        values = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise StudyError(f"{source}: not YAML: {error}") from None
+    top = _Section(values, source, ("title", "question", "common", "tuning", "arms", "parts"))
+    common = top.mapping("common", required=False)
+    _check_settings(common, f"{source}: common")
+    arms = {key: _arm(key, value, f"{source}: arms.{key}") for key, value in top.mapping("arms").items()}
+    counts = {arm.name: len(arm.trials) for arm in arms.values() if arm.trials != ({},)}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{key} {count}" for key, count in counts.items())
+        raise StudyError(
+            f"{source}: every tuned arm needs as many trials as the others, or none is fairly tuned: {told}"
+        )
+    tuning = _Section(top.mapping("tuning", required=False), f"{source}: tuning", ("draws", "size"))
+    parts = {
+        key: _part(key, value, f"{source}: parts.{key}", common, tuning, arms)
+        for key, value in top.mapping("parts").items()
+    }
+    return Grid(name, str(top.get("title", name)), str(top.get("question", "")), arms, parts, source)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as everywhere else."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+class _Section:
+    """A mapping of the file that knows where it stands and which keys it may have."""
+
+    def __init__(self, values: Any, where: str, keys: Sequence[str]) -> None:
+        if not isinstance(values, Mapping):
+            raise StudyError(f"{where}: a mapping with {', '.join(keys)} is needed, got {values!r}")
+        unknown = sorted(set(map(str, values)) - set(keys))
+        if unknown:
+            raise StudyError(f"{where}: unknown key {', '.join(unknown)}; there are {', '.join(keys)}")
+        self._values, self.where = values, where
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._values.get(key, default)
+
+    def mapping(self, key: str, required: bool = True) -> dict[str, Any]:
+        value = self._values.get(key)
+        if value is None and not required:
+            return {}
+        if not isinstance(value, Mapping) or (required and not value):
+            raise StudyError(f"{self.where}: {key} must be a mapping, got {value!r}")
+        return {str(k): v for k, v in value.items()}
+
+
+def _check_settings(settings: Mapping[str, Any], where: str) -> None:
+    wrong = sorted(set(settings) - RUN_FIELDS | set(settings) & OF_THE_CELL)
+    if wrong:
+        allowed = ", ".join(sorted(RUN_FIELDS - OF_THE_CELL))
+        raise StudyError(f"{where}: {', '.join(wrong)} cannot be set here; what can: {allowed}")
+
+
+def _arm(name: str, values: Any, where: str) -> Arm:
+    section = _Section(values, where, ("label", "method", "method_args", "settings", "tune", "encoder"))
+    settings = section.mapping("settings", required=False)
+    _check_settings(settings, f"{where}.settings")
+    encoder = section.get("encoder")
+    if encoder is not None and not isinstance(encoder, str):
+        raise StudyError(f"{where}: encoder must be a name ({', '.join(FEATURISERS)} or one of `klnorm encoders`)")
+    method = section.get("method", "plain")
+    trials = _trials(section.get("tune"), f"{where}.tune")
+    return Arm(
+        name, str(section.get("label", name)), method, section.mapping("method_args", False), settings, trials, encoder
+    )
+
+
+def _trials(tune: Any, where: str) -> tuple[dict[str, Any], ...]:
+    """A mapping of lists is their product; a list of mappings is taken as it stands; nothing is one empty trial."""
+    if tune is None:
+        return ({},)
+    if isinstance(tune, Mapping) and tune and all(isinstance(v, list) and v for v in tune.values()):
+        return tuple(dict(zip(tune, values, strict=True)) for values in itertools.product(*tune.values()))
+    if isinstance(tune, list) and tune and all(isinstance(v, Mapping) and v for v in tune):
+        return tuple(dict(v) for v in tune)
+    raise StudyError(
+        f"{where}: give lists of values by name (their product is tried), or a list of trials; got {tune!r}"
+    )
+
+
+def _part(name: str, values: Any, where: str, common, tuning: _Section, arms: Mapping[str, Arm]) -> Part:
+    section = _Section(values, where, ("tasks", "encoders", "arms", "draws", "common", "default", "tuning"))
+    own = _Section(section.mapping("tuning", False), f"{where}.tuning", ("draws", "size"))
+    own_common = section.mapping("common", False)
+    _check_settings(own_common, f"{where}.common")
+    tasks = {}
+    for task, sizes in section.mapping("tasks").items():
+        if not isinstance(sizes, list) or not sizes:
+            raise StudyError(f"{where}.tasks.{task}: give a list of sizes, for example [200]; got {sizes!r}")
+        tasks[task] = tuple(sizes)
+    encoders = section.get("encoders")
+    if not isinstance(encoders, list) or not encoders:
+        raise StudyError(f"{where}: encoders must be a list of names, got {encoders!r}")
+    chosen = section.get("arms", "all")
+    chosen = list(arms) if chosen == "all" else chosen
+    if not isinstance(chosen, list) or not chosen or set(chosen) - set(arms):
+        raise StudyError(f"{where}: arms must be 'all' or a list of {', '.join(arms)}; got {chosen!r}")
+    tuning_draws = _draws(own.get("draws", tuning.get("draws")), f"{where}.tuning.draws", optional=True)
+    final = _draws(section.get("draws"), f"{where}.draws")
+    if not tuning_draws and any(len(arms[arm].trials) > 1 for arm in chosen):
+        raise StudyError(f"{where}: there is something to tune, so tuning.draws must name the draws to tune on")
+    if set(tuning_draws) & set(final):
+        raise StudyError(
+            f"{where}: draws {sorted(set(tuning_draws) & set(final))} are tuned on and reported; keep them apart"
+        )
+    size = own.get("size", tuning.get("size"))
+    default = section.get("default", True)
+    return Part(
+        name, tasks, tuple(encoders), tuple(chosen), final, {**common, **own_common}, bool(default), tuning_draws, size
+    )
+
+
+def _draws(value: Any, where: str, optional: bool = False) -> tuple[Draw, ...]:
+    """A number k is the draws (0, 0) to (k-1, k-1); a list holds seeds for both, or pairs [split_seed, seed].
+
+    ``{split_seeds: [...], seeds: [...]}`` is every pair of them.
+    """
+    if value is None and optional:
+        return ()
+    if _whole(value) and value > 0:
+        return tuple((i, i) for i in range(value))
+    if (
+        isinstance(value, Mapping)
+        and set(value) == {"split_seeds", "seeds"}
+        and all(isinstance(v, list) and v and all(map(_whole, v)) for v in value.values())
+    ):
+        return tuple(itertools.product(value["split_seeds"], value["seeds"]))
+    if isinstance(value, list) and value:
+        pairs = [(v, v) if _whole(v) else tuple(v) if isinstance(v, list) else v for v in value]
+        if all(isinstance(p, tuple) and len(p) == 2 and all(map(_whole, p)) for p in pairs) and len(set(pairs)) == len(
+            pairs
+        ):
+            return tuple(pairs)
+    raise StudyError(
+        f"{where}: give a number of draws, a list of different seeds or of [split_seed, seed] pairs, or "
+        f"{{split_seeds: [...], seeds: [...]}}; got {value!r}"
+    )
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
