@@ -9,11 +9,12 @@ from klnorm_lib.methods.contract import Method, Report, apply, auxiliary_loss
 from klnorm_lib.methods.dropout import Dropout
 from klnorm_lib.methods.klnorm import KLNorm
 from klnorm_lib.methods.loading import load
+from klnorm_lib.methods.mixout import Mixout
 from klnorm_lib.methods.mlp_head import MLPHead
 from klnorm_lib.methods.norm_head import NormHead
 from klnorm_lib.methods.vib import VIB
 
-REGISTRY: dict[str, type[Method]] = {cls.name: cls for cls in (KLNorm, VIB, NormHead, MLPHead, Dropout)}
+REGISTRY: dict[str, type[Method]] = {cls.name: cls for cls in (KLNorm, VIB, NormHead, MLPHead, Dropout, Mixout)}
 PLAIN = "plain"
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "KLNorm",
     "MLPHead",
     "Method",
+    "Mixout",
     "NormHead",
     "Report",
     "VIB",

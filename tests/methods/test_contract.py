@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import BertForQuestionAnswering, Trainer, TrainerCallback, TrainingArguments
 
-from klnorm_lib import VIB, Dropout, KLNorm, MLPHead, NormHead, Report, apply, auxiliary_loss, load
+from klnorm_lib import VIB, Dropout, KLNorm, Mixout, MLPHead, NormHead, Report, apply, auxiliary_loss, load
 from klnorm_lib.methods import from_dict
 from klnorm_lib.methods.penalty import PenaltyLayer
 from tests import zoo
@@ -33,7 +33,9 @@ METHODS = {
     "norm-group": NormHead("group", groups=4),
     "mlp": MLPHead(rank=4),
     "dropout": Dropout(p=0.2),
+    "mixout": Mixout(p=0.5),
 }
+ADDS_NOTHING = ("dropout", "mixout")  # no parameters
 
 
 MODELS = {
@@ -76,7 +78,7 @@ def test_forward_backward_save_load(key, name, tmp_path):
     assert outputs.logits.shape == (rows, zoo.LABELS)
     outputs.loss.backward()
     new = [p for m in model.modules() if getattr(m, "added_by_klnorm", False) for p in m.parameters()]
-    if key != "dropout":
+    if key not in ADDS_NOTHING:
         assert new
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in new)
     model.eval()
@@ -127,7 +129,7 @@ def test_every_new_parameter_trains_and_nothing_frozen_moves(key, tmp_path):
     assert not any(n.startswith("bert.embeddings") and "LayerNorm" not in n for n in moved)
     inserted = [n for n, m in model.named_modules() if getattr(m, "added_by_klnorm", False)]
     new = {n for n in before if n.startswith(tuple(f"{i}." for i in inserted)) and "embeddings" not in n}
-    assert bool(new) == (key != "dropout")
+    assert bool(new) == (key not in ADDS_NOTHING)
     assert new <= moved
 
 
@@ -337,8 +339,9 @@ class StopAt(TrainerCallback):
         KLNorm(placement="internal", beta=0.1),
         VIB(bottleneck=8, beta=0.1, warmup_steps=4),
         Dropout(p=0.3),
+        Mixout(p=0.5),
     ],
-    ids=["B-linear", "C-cyclical", "B-batch", "B-internal", "vib", "dropout"],
+    ids=["B-linear", "C-cyclical", "B-batch", "B-internal", "vib", "dropout", "mixout"],
 )
 def test_resume_is_exact(method, tmp_path):
     def build():
@@ -372,7 +375,7 @@ def test_label_smoothing_and_own_loss_function_are_refused(tmp_path):
         trainer.train()
 
 
-@pytest.mark.parametrize("key", ["klnorm-B-internal", "klnorm-C", "vib"])
+@pytest.mark.parametrize("key", ["klnorm-B-internal", "klnorm-C", "vib", "mixout"])
 def test_bf16_and_gradient_checkpointing(key, tmp_path):
     model, report = changed_model(METHODS[key])
     before = weights(model)
@@ -440,7 +443,7 @@ def test_schedules_count_optimiser_steps():
     assert seen == [0.0, 0.5, 1.0, 1.0, 0.0, 0.5]
 
 
-@pytest.mark.parametrize("key", ["klnorm-B", "klnorm-B-internal", "vib"])
+@pytest.mark.parametrize("key", ["klnorm-B", "klnorm-B-internal", "vib", "mixout"])
 def test_copy_and_pickle_after_training_steps(key):
     model, _ = changed_model(METHODS[key])
     model.train()
