@@ -230,6 +230,7 @@ def run(
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Its label column.")] = None,
     ood: Annotated[bool, typer.Option(help="Predict the out-of-domain rows too.")] = True,
     test_rows: Annotated[int | None, typer.Option(help="Test on a fixed sample of so many rows at most.")] = None,
+    ood_rows: Annotated[int | None, typer.Option(help="The same for each out-of-domain set.")] = None,
     records: Annotated[Path, typer.Option(help="Records file to append to.")] = Path("records/run.jsonl"),
     as_json: Json = False,
 ) -> None:

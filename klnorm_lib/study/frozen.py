@@ -26,7 +26,7 @@ FEATURISERS = {
     features.LOG_MEL: "log-mel energies of sound, only with method frozen",
 }
 USED = ("task", "encoder", "method", "size", "split_seed", "seed", "method_args", "source", "encoder_source")
-USED += ("max_length", "device", "data", "text", "text_pair", "label", "ood", "max_seconds", "test_rows", "audio")
+USED += ("max_length", "device", "data", "text", "text_pair", "label", "ood", "max_seconds", "test_rows", "audio", "ood_rows")
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ class Part:
     default: bool = True
     tuning_draws: Sequence[Draw] = ()
     tuning_size: int | None = None
+    tuning_common: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ class Grid:
                     yield part, task, size, encoder, self.arms[name]
 
     def _item(self, part, task, size, encoder, arm: Arm, draw: Draw, trial, stage: str) -> Item:
-        where = {**part.common, "task": task, "size": size, "encoder": encoder}
+        common = part.common if stage == "final" else {**part.common, **part.tuning_common}
+        where = {**common, "task": task, "size": size, "encoder": encoder}
         run = arm.run(trial, **where, split_seed=draw[0], seed=draw[1])
         study = {"name": self.name, "part": part.name, "arm": arm.name, "label": arm.label, "stage": stage}
         if len(arm.trials) > 1:
@@ -224,7 +226,7 @@ def parse(text: str, name: str, source: str = "study") -> Grid:
         raise StudyError(
             f"{source}: every tuned arm needs as many trials as the others, or none is fairly tuned: {told}"
         )
-    tuning = _Section(top.mapping("tuning", required=False), f"{source}: tuning", ("draws", "size"))
+    tuning = _Section(top.mapping("tuning", required=False), f"{source}: tuning", ("draws", "size", "common"))
     parts = {
         key: _part(key, value, f"{source}: parts.{key}", common, tuning, arms)
         for key, value in top.mapping("parts").items()
@@ -302,7 +304,7 @@ def _trials(tune: Any, where: str) -> tuple[dict[str, Any], ...]:
 
 def _part(name: str, values: Any, where: str, common, tuning: _Section, arms: Mapping[str, Arm]) -> Part:
     section = _Section(values, where, ("tasks", "encoders", "arms", "draws", "common", "default", "tuning"))
-    own = _Section(section.mapping("tuning", False), f"{where}.tuning", ("draws", "size"))
+    own = _Section(section.mapping("tuning", False), f"{where}.tuning", ("draws", "size", "common"))
     own_common = section.mapping("common", False)
     _check_settings(own_common, f"{where}.common")
     tasks = {}
@@ -325,10 +327,19 @@ def _part(name: str, values: Any, where: str, common, tuning: _Section, arms: Ma
         raise StudyError(
             f"{where}: draws {sorted(set(tuning_draws) & set(final))} are tuned on and reported; keep them apart"
         )
-    size = own.get("size", tuning.get("size"))
-    default = section.get("default", True)
+    tuning_common = {**tuning.mapping("common", False), **own.mapping("common", False)}
+    _check_settings(tuning_common, f"{where}.tuning.common")
     return Part(
-        name, tasks, tuple(encoders), tuple(chosen), final, {**common, **own_common}, bool(default), tuning_draws, size
+        name,
+        tasks,
+        tuple(encoders),
+        tuple(chosen),
+        final,
+        {**common, **own_common},
+        bool(section.get("default", True)),
+        tuning_draws,
+        own.get("size", tuning.get("size")),
+        tuning_common,
     )
 
 

@@ -101,8 +101,11 @@ def _load(run: Run) -> _Inputs:
         provenance = copy.deepcopy(provenance)
     if not run.ood:
         data, provenance = _without_ood(data, provenance)
-    if run.test_rows is not None:
-        data = _fewer_test_rows(data, run.test_rows, task.label_names is None)
+    regression = task.label_names is None
+    for name, split in data.items():
+        most = run.test_rows if name == "test" else run.ood_rows if name.startswith("ood/") else None
+        if most is not None:
+            data = type(data)({**data, name: _fewer_rows(split, most, regression)})
     if run.encoder in frozen.FEATURISERS:
         encoder = frozen.featuriser(run.encoder, task)
     else:
@@ -117,12 +120,11 @@ def _without_ood(data, provenance: dict[str, Any]):
     return type(data)(kept), {**provenance, "checksums": sums, **{k: {} for k in ("ood", "ood_missing")}}
 
 
-def _fewer_test_rows(data, count: int, regression: bool):
-    """A stratified sample of the test rows, drawn by the seed of the out-of-domain samples: the same in every run."""
+def _fewer_rows(split, count: int, regression: bool):
+    """A stratified sample of test rows, drawn by the seed of the out-of-domain samples: the same in every run."""
     from klnorm_lib.tasks import loading, subsets
 
-    chosen = subsets.sample(data["test"]["label"], count, loading.OOD_SEED, regression)
-    return type(data)({**data, "test": data["test"].select(chosen)})
+    return split.select(subsets.sample(split["label"], count, loading.OOD_SEED, regression))
 
 
 def _method(run: Run):

@@ -13,7 +13,7 @@ from klnorm_lib.encoders.sources import LEARNING_RATE, learning_rate, portable
 
 SOURCES = ("auto", "hub", "mirror", "built-in")
 SCHEDULES = ("linear", "constant", "cosine")
-LATER = ("ood", "max_seconds", "test_rows", "audio")  # fields that came after the first committed records
+LATER = ("ood", "max_seconds", "test_rows", "audio", "ood_rows")  # fields that came after the first committed records
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
@@ -67,7 +67,8 @@ class Run:
     so many equal parts. ``evaluations`` is how often the validation rows are looked at, evenly spaced, the last time
     after the last step. ``max_length`` (tokens) is for texts, ``max_seconds`` for recordings: longer ones keep their
     beginning. ``ood=False`` leaves the out-of-domain rows alone; ``test_rows`` tests on so many rows at
-    most, a stratified sample that is the same for every seed (``None``: on all, as published).
+    most, a stratified sample that is the same for every seed (``None``: on all, as published), ``ood_rows`` does the
+    same for each out-of-domain set.
     ``data``, ``text``, ``text_pair`` and ``label`` name a file of your own and its columns; then ``task`` is ``None``;
     ``audio`` instead of ``text`` names a column of paths of sound files.
 
@@ -103,6 +104,7 @@ class Run:
     max_seconds: float = 10.0
     test_rows: int | None = None
     audio: str | None = None
+    ood_rows: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("encoder", "data"):
@@ -159,9 +161,10 @@ class Run:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
         if self.size is not None and (not isinstance(self.size, int) or isinstance(self.size, bool) or self.size < 2):
             raise ValueError(f"size must be a whole number of at least 2 rows, or None for all, got {self.size!r}")
-        rows = self.test_rows
-        if rows is not None and (not isinstance(rows, int) or isinstance(rows, bool) or rows < 2):
-            raise ValueError(f"test_rows must be a whole number of at least 2 rows, or None for all, got {rows!r}")
+        for name in ("test_rows", "ood_rows"):
+            rows = getattr(self, name)
+            if rows is not None and (not isinstance(rows, int) or isinstance(rows, bool) or rows < 2):
+                raise ValueError(f"{name} must be a whole number of at least 2 rows, or None for all, got {rows!r}")
         signs = {"learning_rate": True, "weight_decay": False, "max_grad_norm": True, "max_seconds": True}
         for name, positive in signs.items():
             value = getattr(self, name)
