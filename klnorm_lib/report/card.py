@@ -14,9 +14,9 @@ import numpy as np
 
 from klnorm_lib.encoders.sources import HERE, RANDOM, names
 from klnorm_lib.report import card_claims
-from klnorm_lib.report.paired import Scores, best_rate, differences, shared_rates, t_interval
 from klnorm_lib.report.tables import packaged
 from klnorm_lib.study import Record, read_records
+from klnorm_lib.study.stats import Scores, best_rate, differences, shared_rates, t_interval
 
 
 def refresh(name: str) -> str:

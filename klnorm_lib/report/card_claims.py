@@ -10,8 +10,8 @@ import numpy as np
 
 from klnorm_lib.encoders.sources import RANDOM
 from klnorm_lib.report.card_plan import FINE_TUNED, FROZEN, PLANS, Plan
-from klnorm_lib.report.paired import Scores, best_rate, differences, shared_rates, t_interval, verdict
 from klnorm_lib.study import Record, Run
+from klnorm_lib.study.stats import Scores, best_rate, differences, shared_rates, t_interval, verdict
 
 Ladder = dict[tuple[str, str, int], dict[str, Scores]]
 PASSES = 4  # tasks out of five on which an encoder has to beat both, to earn its place
@@ -42,7 +42,7 @@ class Against:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse`` or ``cannot tell``, see :func:`klnorm_lib.report.paired.verdict`."""
+        """``better``, ``worse`` or ``cannot tell``, see :func:`klnorm_lib.study.stats.verdict`."""
         return verdict(self.low, self.high)
 
     def __str__(self) -> str:

@@ -11,9 +11,9 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from klnorm_lib.report.paired import best_rate, differences, shared_rates, t_interval, verdict
 from klnorm_lib.report.tables import method_label, packaged
 from klnorm_lib.study import Record, read_records
+from klnorm_lib.study.stats import best_rate, differences, shared_rates, t_interval, verdict
 
 BASELINES = ("plain", "norm_head(kind=layer)")
 NONE = (

@@ -16,8 +16,8 @@ import typer
 
 from klnorm_lib import studies
 from klnorm_lib.report.card_study import study
-from klnorm_lib.report.paired import best_rate
 from klnorm_lib.study import Record, Run, read_records
+from klnorm_lib.study.stats import best_rate
 
 SIZES = (50, 100, 200, 500)
 SUBSETS = range(5)  # split seeds of the crossed runs

@@ -1,7 +1,4 @@
-"""What paired seeds allow: each arm at its best learning rate, the difference seed by seed, and its interval.
-
-The interval that gives the verdict is Student's; with five pairs a bootstrap covers too little.
-"""
+"""Which learning rate an arm stands at, in records that belong to no study: chosen on validation, never on test."""
 
 from __future__ import annotations
 
@@ -9,11 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
-from scipy import stats
 
-from klnorm_lib.study import Record
-
-Scores = dict[tuple[int, int], float]
+from klnorm_lib.study.record import Record
+from klnorm_lib.study.stats.paired import Scores
 
 
 def shared_rates(first: Iterable[Record], second: Iterable[Record]) -> tuple[list[Record], list[Record]]:
@@ -44,24 +39,3 @@ def best_rate(records: Iterable[Record]) -> tuple[Scores, float, bool]:
     best = max(by_rate, key=validation)
     scores = {(r.run["split_seed"], r.run["seed"]): r.test[r.task["primary_metric"]] for r in by_rate[best]}
     return scores, best, best == max(by_rate)
-
-
-def differences(first: Scores, second: Scores) -> np.ndarray:
-    """First minus second for every seed that both arms have, in order of the seeds."""
-    return np.array([first[seed] - second[seed] for seed in sorted(set(first) & set(second))])
-
-
-def t_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Student's interval of the mean of paired differences; needs at least two.
-
-    Raises ``ValueError`` for fewer, over which no spread can be estimated.
-    """
-    if len(differences) < 2:
-        raise ValueError(f"an interval needs at least 2 paired differences, got {len(differences)}")
-    interval = stats.ttest_1samp(differences, 0.0).confidence_interval(level)
-    return float(interval.low), float(interval.high)
-
-
-def verdict(low: float, high: float) -> str:
-    """``better`` or ``worse`` when the interval leaves zero out, else ``cannot tell``."""
-    return "better" if low > 0 else "worse" if high < 0 else "cannot tell"

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from klnorm_lib.report.variance import variance_components
+from klnorm_lib.study.stats import variance_components
 
 SHAPE = (5, 4)
 TRUTHS = {

@@ -1,0 +1,48 @@
+"""What may be concluded from paired runs: intervals, verdicts, aggregates over tasks, and the power of k draws."""
+
+from klnorm_lib.study.stats.aggregate import (
+    interquartile_mean,
+    performance_profile,
+    probability_of_improvement,
+    probability_of_improvement_unpaired,
+)
+from klnorm_lib.study.stats.comparison import Comparison, compare, scores, with_holm
+from klnorm_lib.study.stats.components import variance_components
+from klnorm_lib.study.stats.mean import Mean, mean_of_draws, mean_of_rows
+from klnorm_lib.study.stats.metric import larger_is_better, value
+from klnorm_lib.study.stats.multiple import holm
+from klnorm_lib.study.stats.paired import Scores, differences, t_interval, verdict
+from klnorm_lib.study.stats.planning import draws_needed, minimal_difference, power, sd_interval
+from klnorm_lib.study.stats.resample import bca, percentile, stratified
+from klnorm_lib.study.stats.tuned import best_rate, shared_rates
+
+__all__ = [
+    "Comparison",
+    "Mean",
+    "Scores",
+    "bca",
+    "best_rate",
+    "compare",
+    "differences",
+    "draws_needed",
+    "holm",
+    "interquartile_mean",
+    "larger_is_better",
+    "mean_of_draws",
+    "mean_of_rows",
+    "minimal_difference",
+    "percentile",
+    "performance_profile",
+    "power",
+    "probability_of_improvement",
+    "probability_of_improvement_unpaired",
+    "scores",
+    "sd_interval",
+    "shared_rates",
+    "stratified",
+    "t_interval",
+    "value",
+    "variance_components",
+    "verdict",
+    "with_holm",
+]

@@ -1,0 +1,51 @@
+"""Paired differences: the same draw of data and seed for both arms, one difference a draw, and what they may say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy import stats
+
+Draw = tuple[int, int]
+Scores = dict[Draw, float]
+
+
+def common(first: Mapping[Draw, object], second: Mapping[Draw, object]) -> list[Draw]:
+    """The draws (split seed, seed) that both arms have, in order."""
+    return sorted(set(first) & set(second))
+
+
+def differences(first: Scores, second: Scores) -> np.ndarray:
+    """First minus second for every draw that both arms have, in order of the draws."""
+    return np.array([first[draw] - second[draw] for draw in common(first, second)])
+
+
+def t_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    r"""Student's interval of the mean of k paired differences, for the test rows at hand; k at least 2.
+
+    .. math:: \bar d \pm t_{k-1}\, s / \sqrt k
+
+    Raises ``ValueError`` for fewer, over which no spread can be estimated. Source: Student 1908.
+    """
+    if len(differences) < 2:
+        raise ValueError(f"an interval needs at least 2 paired differences, got {len(differences)}")
+    interval = stats.ttest_1samp(differences, 0.0).confidence_interval(level)
+    return float(interval.low), float(interval.high)
+
+
+def verdict(low: float, high: float, margin: float | None = None, larger_is_better: bool = True) -> str:
+    """What the interval of a difference allows: ``better``, ``worse``, ``equivalent`` or ``cannot tell``.
+
+    Better or worse when the interval leaves zero out; equivalent when it holds zero and lies inside
+    (-``margin``, ``margin``), which is two one-sided tests at half of one minus the interval's level; else we cannot
+    tell. Without a ``margin`` nothing is called equivalent, and an interval of NaN allows no verdict. Source of the
+    two one-sided tests: Schuirmann 1987.
+    """
+    if not larger_is_better:
+        low, high = -high, -low
+    if low > 0:
+        return "better"
+    if high < 0:
+        return "worse"
+    return "equivalent" if margin is not None and -margin < low and high < margin else "cannot tell"

@@ -1,0 +1,101 @@
+"""Bootstrap intervals: percentile and BCa of one cell's mean, and stratified by task for a statistic of many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+RESAMPLES = 9_999
+
+
+def percentile(
+    differences: ArrayLike, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of k differences; NaN for k < 2.
+
+    With k = 5 draws of normal differences it covers about .84 where it says .95, since it takes no account of how badly
+    so few draws tell the spread. Shown beside Student's interval, never for the verdict. Source: Efron 1979.
+    """
+    values = np.asarray(differences, dtype=float)
+    if len(values) < 2:
+        return math.nan, math.nan
+    low, high = np.quantile(_means(values, resamples, seed), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def bca(differences: ArrayLike, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+    r"""Bias-corrected and accelerated bootstrap interval of the mean of k differences; NaN for k < 2.
+
+    The percentiles that the plain bootstrap takes at :math:`z = \pm 1.96` are taken at
+    :math:`\Phi\bigl(z_0 + (z_0 + z) / (1 - a (z_0 + z))\bigr)` with the bias :math:`z_0` (share of resampled means
+    below the mean, ties by half, as a normal quantile) and the acceleration :math:`a` (skewness of the jackknife, over
+    6). The mean itself without spread. Source: Efron 1987.
+    """
+    values = np.asarray(differences, dtype=float)
+    if len(values) < 2:
+        return math.nan, math.nan
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0])
+    means = _means(values, resamples, seed)
+    below = (np.mean(means < values.mean()) + np.mean(means <= values.mean())) / 2
+    bias = stats.norm.ppf(below)
+    off = values - values.mean()
+    acceleration = (off**3).sum() / (6 * (off**2).sum() ** 1.5)
+    z = bias + stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, stats.norm.cdf(bias + z / (1 - acceleration * z)))
+    return float(low), float(high)
+
+
+def _means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    chosen = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
+    return values[chosen].mean(axis=1)
+
+
+def stratified(
+    statistic: Callable[..., float],
+    *matrices: Sequence[ArrayLike],
+    level: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+    paired: bool = True,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic over several tasks, draws resampled within each task.
+
+    ``matrices``: for each arm a (draws, tasks) array or a list of one array of scores a task; ``statistic`` takes as
+    many such lists and gives a number, e.g. ``interquartile_mean`` or ``lambda x, y: ...``. The tasks are the strata:
+    they are fixed, only draws are drawn again. ``paired``: both arms take the same draws, as they were trained;
+    otherwise each arm takes its own (the definition of Agarwal et al. 2021). Raises ``ValueError`` for arms with other
+    tasks or, when paired, other numbers of draws.
+    """
+    arms = [strata(matrix) for matrix in matrices]
+    sizes = [[len(task) for task in arm] for arm in arms]
+    if not arms or any(len(s) != len(sizes[0]) for s in sizes) or (paired and any(s != sizes[0] for s in sizes)):
+        raise ValueError(f"the arms need the same tasks, and draws in pairs; numbers of draws by task: {sizes}")
+    rng = np.random.default_rng(seed)
+    found = np.empty(resamples)
+    for i in range(resamples):
+        drawn = [[rng.integers(size, size=size) for size in sizes[0]]]
+        drawn = drawn * len(arms) if paired else drawn + [[rng.integers(n, size=n) for n in s] for s in sizes[1:]]
+        resampled = [
+            [task[index] for task, index in zip(arm, indices, strict=True)]
+            for arm, indices in zip(arms, drawn, strict=True)
+        ]
+        found[i] = statistic(*resampled)
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def strata(matrix: ArrayLike | Sequence[ArrayLike]) -> list[np.ndarray]:
+    """One array of scores a task, from a (draws, tasks) array or from such a list; raises ``ValueError`` if empty."""
+    if isinstance(matrix, np.ndarray):
+        if matrix.ndim != 2:
+            raise ValueError(f"scores need the shape (draws, tasks), got {matrix.shape}")
+        matrix = list(matrix.T)
+    tasks = [np.asarray(task, dtype=float) for task in matrix]
+    if not tasks or any(task.ndim != 1 or not len(task) for task in tasks):
+        raise ValueError("scores need at least one task, and of each task a list of at least one score")
+    return tasks

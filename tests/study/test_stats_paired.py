@@ -1,0 +1,33 @@
+"""Paired differences, Student's interval by hand, verdicts, and the rate that an arm stands at."""
+
+import math
+
+import numpy as np
+import pytest
+
+from klnorm_lib.study import stats
+from tests.report.test_card import fake
+
+
+def test_t_interval_by_hand():
+    differences = np.array([0.1, 0.2, 0.3, 0.2])
+    half = 3.182446 * differences.std(ddof=1) / math.sqrt(4)
+    assert stats.t_interval(differences) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-6)
+    with pytest.raises(ValueError, match="at least 2"):
+        stats.t_interval(np.array([0.1]))
+
+
+def test_differences_use_shared_seeds_only():
+    first, second = {(0, 0): 0.9, (1, 1): 0.8, (2, 2): 0.1}, {(1, 1): 0.5, (0, 0): 0.7}
+    assert stats.differences(first, second) == pytest.approx([0.2, 0.3])
+
+
+def test_arms_that_share_no_rate_are_not_compared():
+    with pytest.raises(LookupError, match="same grid"):
+        stats.shared_rates([fake("e", 1e-3, 0, 0.5, 0.5)], [fake("e", 1e-4, 0, 0.5, 0.5)])
+
+
+def test_verdict():
+    assert stats.verdict(0.01, 1.0) == "better"
+    assert stats.verdict(-1.0, -0.01) == "worse"
+    assert stats.verdict(-1.0, 1.0) == stats.verdict(0.0, 1.0) == "cannot tell"
