@@ -1,12 +1,13 @@
-r"""Mixout: in training, each weight of the encoder is at random the fine-tuned or the pretrained one.
+r"""Mixout: in training, all that leaves a neuron is at random its fine-tuned or its pretrained weights.
 
 Lee, Cho and Kang 2020, "Mixout: Effective Regularization to Finetune Large-scale Pretrained Language Models"
-(arXiv 1909.11299). Let w be a weight, u its pretrained value and :math:`m \sim \mathrm{Bernoulli}(1-p)`; then
+(arXiv 1909.11299). Let w be a weight, u its pretrained value and :math:`m \sim \mathrm{Bernoulli}(1-p)`, one m for all
+weights that read the same input feature of a layer; then
 
 .. math:: \tilde w = \frac{m\,w + (1-m)\,u - p\,u}{1-p} = u + \frac{m}{1-p}\,(w - u)
 
-whose mean is w, and whose derivative in w is :math:`m/(1-p)`, of mean 1. It is dropout of what fine-tuning has
-changed. In evaluation :math:`\tilde w = w`.
+whose mean is w, and whose derivative in w is :math:`m/(1-p)`, of mean 1. It is dropout of the inputs to what
+fine-tuning has changed. In evaluation :math:`\tilde w = w`.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ DEFAULT_P = 0.7
 class Mixout(Method):
     """Mix the weights of the encoder's trainable linear layers with those that they had when it was applied.
 
-    ``p``: probability that a weight is the pretrained one. Taken are all linear layers of the encoder, a pooler
-    included where the model counts it as part of the encoder. Left alone are the head, which has no pretrained value
-    to go back to, and embeddings, biases and normalisations, as in the authors' experiments. A fresh mask is drawn
-    from torch's global generator for every layer and forward pass (a recomputed one is the same). The pretrained
-    weights are kept as buffers, so memory for weights grows by theirs; the parameters keep their names, and a saved
-    model still opens without this library.
+    ``p``: probability that an input feature of a layer meets its pretrained weights. Taken are all linear layers of
+    the encoder, a pooler included where the model counts it as part of the encoder. Left alone are the head, which
+    has no pretrained value to go back to, and embeddings, biases and normalisations, which have no input neurons to
+    draw. A fresh mask is drawn from torch's global generator for every layer and forward pass (a recomputed one is
+    the same). The pretrained weights are kept as buffers, so memory for weights grows by theirs; the parameters keep
+    their names, and a saved model still opens without this library.
 
     Raises ``ValueError`` unless 0 <= p < 1, ``TypeError`` if p is not a number; ``attach`` raises ``ValueError`` when
     the encoder has no linear layer, or none that trains, as under LoRA.
@@ -72,13 +73,13 @@ class Mixout(Method):
 
 
 def mix(weight: Tensor, pretrained: Tensor, p: float) -> Tensor:
-    r""":math:`u + m\,(w - u)/(1-p)` with :math:`m \sim \mathrm{Bernoulli}(1-p)`, elementwise; differentiable in w.
+    r""":math:`u + m\,(w - u)/(1-p)`, one :math:`m \sim \mathrm{Bernoulli}(1-p)` a column; differentiable in w.
 
-    Shapes: two of the same shape -> that shape. Arithmetic in at least float32. Draws from torch's global generator.
+    Shapes: two of (outputs, inputs) -> (outputs, inputs). Arithmetic in at least float32. Draws from torch's global
+    generator.
     """
     dtype = torch.promote_types(torch.float32, weight.dtype)
-    # A uniform draw and a comparison take a third of the time of torch's bernoulli_ on a CPU.
-    kept = torch.rand(weight.shape, dtype=dtype, device=weight.device).ge_(p).div_(1.0 - p)
+    kept = torch.rand(weight.shape[1], dtype=dtype, device=weight.device).ge_(p).div_(1.0 - p)
     return torch.lerp(pretrained.to(dtype), weight.to(dtype), kept).to(weight.dtype)
 
 
