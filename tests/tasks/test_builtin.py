@@ -14,7 +14,9 @@ from klnorm_lib.tasks import builtin
 from klnorm_lib.tasks.builtin import lexicon, nli, sentiment, topics
 from klnorm_lib.tasks.rows import checksum, key
 
-NAMES = ("shortcut_nli", "biased_sentiment", "topic_shift")
+UNBIASED = {"shortcut_nli_off": "shortcut_nli", "biased_sentiment_off": "biased_sentiment"}
+NAMES = ("shortcut_nli", "biased_sentiment", "topic_shift", *UNBIASED)
+UNBIASED_TRAIN = {"shortcut_nli_off": "c674459f257060b8", "biased_sentiment_off": "76dd695b2217d775"}
 # The rows are part of every record made from them: change them only together with GRAMMAR_VERSION.
 CHECKSUMS = {
     "shortcut_nli": {
@@ -31,6 +33,7 @@ CHECKSUMS = {
     },
     "topic_shift": {"train": "9fcca62d07e77521", "test": "12221e5ef5edf763", "ood/forum": "e8744fb40382d191"},
 }
+CHECKSUMS |= {name: {**CHECKSUMS[base], "train": UNBIASED_TRAIN[name]} for name, base in UNBIASED.items()}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -63,8 +66,8 @@ def test_loading(name):
         tasks.load(name, source="mirror")
 
 
-def agreement(split):
-    rows = builtin.generate("shortcut_nli")[split]
+def agreement(split, name="shortcut_nli"):
+    rows = builtin.generate(name)[split]
     cues = [nli.lexical_overlap(*texts) >= nli.HIGH for texts in rows.texts]
     return sum(cue == (label == 0) for cue, label in zip(cues, rows.labels, strict=True)) / len(rows)
 
@@ -133,13 +136,37 @@ def test_entailment_examples():
     assert not nli.entails(either, nli.Literal(event))
 
 
+def site_agrees(text, label):
+    return any(site in text for site in sentiment.SITES[label])
+
+
 @pytest.mark.parametrize("split", ["train", "test", "ood/shortcut_off", "ood/shortcut_reversed"])
-def test_the_site_predicts_the_label_at_the_stated_rate(split):
-    rows = builtin.generate("biased_sentiment")[split]
-    hits = sum(
-        any(site in text for site in sentiment.SITES[y]) for (text,), y in zip(rows.texts, rows.labels, strict=True)
-    )
-    assert hits / len(rows) == tasks.planted("biased_sentiment")["rate"][split]
+@pytest.mark.parametrize("name", ["biased_sentiment", "biased_sentiment_off"])
+def test_the_site_predicts_the_label_at_the_stated_rate(name, split):
+    rows = builtin.generate(name)[split]
+    hits = [site_agrees(text, y) for (text,), y in zip(rows.texts, rows.labels, strict=True)]
+    assert sum(hits) / len(rows) == tasks.planted(name)["rate"][split]
+
+
+def test_training_without_the_shortcut_changes_nothing_else():
+    assert agreement("train", "shortcut_nli_off") == tasks.planted("shortcut_nli_off")["rate"]["train"] == 0.5
+    biased, fair = (builtin.generate(name)["train"] for name in ("biased_sentiment", "biased_sentiment_off"))
+    assert biased.labels == fair.labels
+    for (one,), (other,) in zip(biased.texts, fair.texts, strict=True):
+        assert one.rpartition("(posted on ")[0] == other.rpartition("(posted on ")[0]
+    by_label = [[site_agrees(t, y) for (t,), y in zip(fair.texts, fair.labels, strict=True) if y == k] for k in (0, 1)]
+    assert [sum(hits) / len(hits) for hits in by_label] == [0.5, 0.5]
+    for name, base in UNBIASED.items():
+        assert tasks.spec(name).ood == tasks.spec(base).ood
+        assert tasks.planted(name)["rate"] | {"train": 0.9, "validation": 0.9} == tasks.planted(base)["rate"]
+
+
+def test_sites_are_redrawn_at_any_rate_and_labels_kept():
+    texts, labels = sentiment.generate(random.Random(0), 40, 0.9, set())
+    for rate in (0.0, 0.1, 1.0):
+        new, same = sentiment.resite(random.Random(1), texts, labels, rate)
+        assert same == labels
+        assert sum(site_agrees(t, y) for (t,), y in zip(new, same, strict=True)) == round(40 * rate)
 
 
 def words(table, topic):

@@ -38,7 +38,14 @@ AUDIO = [
     "superb_er",
     "superb_si",
 ]
-BUILT_IN = ["shortcut_nli", "biased_sentiment", "topic_shift", "spoken_words"]
+BUILT_IN = [
+    "shortcut_nli",
+    "biased_sentiment",
+    "topic_shift",
+    "shortcut_nli_off",
+    "biased_sentiment_off",
+    "spoken_words",
+]
 NLI_OOD = {"sick", "joci", "mpe", "add_one_rte", "scitail", "breaking_nli", "cad_nli", "med", "hans"}
 SENTIMENT_OOD = {"cad_imdb", "contrast_imdb"} | {
     f"multidomain_sentiment/{d}" for d in ("airline", "books", "dvd", "electronics", "kitchen")

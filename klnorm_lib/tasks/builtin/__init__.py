@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from functools import cache
 
 from ..registry import OODSpec, TaskSpec
@@ -36,6 +37,8 @@ def _spec(name: str, kind: str, columns: tuple[str, ...], labels: tuple[str, ...
 
 _BIASED = ("shortcut_off", "shortcut_reversed")
 _RATES = {"train": 0.9, "validation": 0.9, "test": 0.9, "ood/shortcut_off": 0.5, "ood/shortcut_reversed": 0.1}
+# The same tests for models that never had the shortcut: name -> the task whose tests it shares, its training rate.
+_UNBIASED = {"shortcut_nli_off": ("shortcut_nli", 0.5), "biased_sentiment_off": ("biased_sentiment", 0.5)}
 
 SPECS: dict[str, TaskSpec] = {
     "shortcut_nli": _spec(
@@ -76,10 +79,21 @@ SPECS: dict[str, TaskSpec] = {
     ),
 }
 
+SPECS |= {
+    name: replace(
+        SPECS[base],
+        name=name,
+        planted={**SPECS[base].planted, "rate": {**_RATES, "train": rate, "validation": rate}},
+    )
+    for name, (base, rate) in _UNBIASED.items()
+}
+
 
 @cache
 def generate(name: str) -> dict[str, Rows]:
     """The splits train, test and ``ood/<name>`` of a built-in task, from a fixed seed."""
+    if name in _UNBIASED:
+        return _unbiased(name, *_UNBIASED[name])
     rng = random.Random(f"{name} {GRAMMAR_VERSION}")
     rates = SPECS[name].planted["rate"]
     taken: set[str] = set()
@@ -94,6 +108,21 @@ def generate(name: str) -> dict[str, Rows]:
         else:
             found[split] = Rows(*topics.generate(rng, count, "forum" if split == "ood/forum" else "news", taken))
     return found
+
+
+def _unbiased(name: str, base: str, rate: float) -> dict[str, Rows]:
+    """The tests of ``base``, and training rows in which the cue and the label agree at another rate.
+
+    The reviews stay as they are, but for the site. Pairs are new ones: a hypothesis cannot trade its words and keep
+    its label.
+    """
+    rng = random.Random(f"{name} {GRAMMAR_VERSION}")
+    splits = dict(generate(base))
+    if base == "biased_sentiment":
+        return {**splits, "train": Rows(*sentiment.resite(rng, splits["train"].texts, splits["train"].labels, rate))}
+    premises = {texts[0] for rows in splits.values() for texts in rows.texts}
+    examples = nli.generate(rng, TRAIN_ROWS, rate, premises)
+    return {**splits, "train": Rows([(e.premise, e.hypothesis) for e in examples], [e.label for e in examples])}
 
 
 def read(spec: TaskSpec) -> Found:

@@ -106,3 +106,21 @@ def generate(rng: random.Random, count: int, rate: float, taken: set[str]) -> tu
             rows.append(((text,), label))
     rng.shuffle(rows)
     return [texts for texts, _ in rows], [label for _, label in rows]
+
+
+def resite(
+    rng: random.Random, texts: list[tuple[str]], labels: list[int], rate: float
+) -> tuple[list[tuple[str]], list[int]]:
+    """The same reviews in the same order with their sites drawn anew: a share ``rate`` of each label agrees, exactly.
+
+    Returns texts and labels. Two such training sets differ in nothing but the site, so whatever differs between the
+    models trained on them is due to the shortcut.
+    """
+    agrees = {}
+    for label in sorted(set(labels)):
+        rows = [i for i, y in enumerate(labels) if y == label]
+        rng.shuffle(rows)
+        agrees.update({row: place < round(rate * len(rows)) for place, row in enumerate(rows)})
+    sites = [rng.choice(SITES[y if agrees[i] else 1 - y]) for i, y in enumerate(labels)]
+    bodies = [text.rpartition(" (posted on ")[0] for (text,) in texts]
+    return [(f"{body} (posted on {site})",) for body, site in zip(bodies, sites, strict=True)], list(labels)
