@@ -194,7 +194,7 @@ def run(
     task: Annotated[str | None, typer.Option(help="One of `klnorm tasks`.")] = None,
     encoder: Annotated[str, typer.Option(help="One of `klnorm encoders`, a folder, or a hub id.")] = "klnorm-tiny",
     method: Annotated[
-        str, typer.Option(help="One of `klnorm methods`; plain means none, frozen a baseline.")
+        str, typer.Option(help="One of `klnorm methods`; plain means none, frozen and setfit are baselines.")
     ] = "plain",
     method_arg: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A hyperparameter of the method; repeatable.")

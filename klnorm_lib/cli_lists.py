@@ -67,9 +67,9 @@ def _rows(spec, folder: Path | None) -> dict[str, int]:
 
 
 def method_rows() -> list[dict[str, Any]]:
-    """Every method: name, one line of its docstring, hyperparameters with their defaults; the baseline last."""
+    """Every method: name, one line of its docstring, hyperparameters with their defaults; the baselines last."""
     from klnorm_lib import methods
-    from klnorm_lib.study import frozen
+    from klnorm_lib.study import frozen, setfit
 
     rows = [{"name": "plain", "description": "No method: the encoder and its own head.", "version": 1, "fields": {}}]
     for name in methods.names():
@@ -84,10 +84,9 @@ def method_rows() -> list[dict[str, Any]]:
                 "fields": {f.name: _default(f) for f in dataclasses.fields(cls)},
             }
         )
-    baseline = {f.name: list(f.default) for f in dataclasses.fields(frozen.Frozen)}
-    rows.append(
-        {"name": frozen.NAME, "description": frozen.DESCRIPTION, "version": frozen.Frozen.version, "fields": baseline}
-    )
+    for module, cls in ((setfit, setfit.SetFit), (frozen, frozen.Frozen)):
+        told = {f.name: list(f.default) for f in dataclasses.fields(cls)}
+        rows.append({"name": module.NAME, "description": module.DESCRIPTION, "version": cls.version, "fields": told})
     return rows
 
 

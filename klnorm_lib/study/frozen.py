@@ -7,14 +7,13 @@ encoder, ``tf-idf`` (texts) or ``log-mel`` (sound) can be named.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from klnorm_lib.encoders.sources import EncoderSource
-from klnorm_lib.study import evaluation, features
+from klnorm_lib.study import features, linear
 from klnorm_lib.study.record import Record
 from klnorm_lib.study.spec import Run
 from klnorm_lib.study.training import RULE
@@ -26,7 +25,19 @@ FEATURISERS = {
     features.LOG_MEL: "log-mel energies of sound, only with method frozen",
 }
 USED = ("task", "encoder", "method", "size", "split_seed", "seed", "method_args", "source", "encoder_source")
-USED += ("max_length", "device", "data", "text", "text_pair", "label", "ood", "max_seconds", "test_rows", "audio", "ood_rows")
+USED += (
+    "max_length",
+    "device",
+    "data",
+    "text",
+    "text_pair",
+    "label",
+    "ood",
+    "max_seconds",
+    "test_rows",
+    "audio",
+    "ood_rows",
+)
 
 
 @dataclass(frozen=True)
@@ -40,16 +51,12 @@ class Frozen:
     smallest. Raises ``ValueError`` unless ``grid`` is one or more different positive numbers.
     """
 
-    grid: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0, 1000.0)
+    grid: tuple[float, ...] = linear.GRID
     version = 1
     name = NAME
 
     def __post_init__(self) -> None:
-        given = self.grid if isinstance(self.grid, (list, tuple)) else (self.grid,)
-        numbers = all(isinstance(c, (int, float)) and not isinstance(c, bool) for c in given)
-        if not given or not numbers or not all(0 < c < math.inf for c in given) or len(set(given)) < len(given):
-            raise ValueError(f"grid must hold one or more different positive values of C, got {self.grid!r}")
-        object.__setattr__(self, "grid", tuple(sorted(map(float, given))))
+        object.__setattr__(self, "grid", linear.checked(self.grid))
 
     def to_dict(self) -> dict[str, Any]:
         """The method as plain JSON: its name and every hyperparameter."""
@@ -102,30 +109,21 @@ def fit(record: Record, run: Run, task, data, method: Frozen, source, device: st
     record.method["added_parameters"] = None
     rows, encoder_parameters = _features(run, source, task, data, record.task["checksums"], device)
     labels = {name: np.asarray(split["label"]) for name, split in data.items()}
-    regression, primary = task.label_names is None, task.metrics[0]
-    best = None
-    for step, c in enumerate(method.grid, 1):
-        model = _linear(c, regression).fit(rows["train"], labels["train"])
-        scores = {
-            name: evaluation.score(task.metrics, _logits(model, rows[name], task.num_labels), labels[name], regression)
-            for name in ("train", "validation")
-        }
-        loss = "mse" if regression else "nll"
-        tried = {"step": step, "C": c, "train_loss": scores["train"][loss], "penalty": None}
-        record.evaluations.append({**tried, "validation": scores["validation"]})
-        value = scores["validation"][primary]
-        key = (-math.inf if value is None else value, -scores["validation"][loss])
+    loss, best = "mse" if task.label_names is None else "nll", None
+    for step, (c, model, scores, key) in enumerate(linear.tried(method.grid, task, rows, labels), 1):
+        entry = {"step": step, "C": c, "train_loss": scores["train"][loss], "penalty": None}
+        record.evaluations.append({**entry, "validation": scores["validation"]})
         better = best is None or key > best[0]
         if better:
             best = key, model
-            record.selected = {"step": step, "C": c, "metric": primary, "rule": RULE}
+            record.selected = {"step": step, "C": c, "metric": task.metrics[0], "rule": RULE}
             record.validation = scores["validation"]
         reporter.evaluation(step, len(method.grid), {"C": c, **scores["validation"]}, better)
     model = best[1]
-    added = int(model.coef_.size + np.size(model.intercept_))
+    added = linear.size(model)
     record.parameters = {"total": encoder_parameters + added, "trainable": added, "added": added}
     record.method["added_parameters"] = added
-    return {name: _logits(model, part, task.num_labels) for name, part in rows.items() if name != "validation"}
+    return {name: linear.logits(model, part, task.num_labels) for name, part in rows.items() if name != "validation"}
 
 
 def _features(run: Run, source, task, data, checksums, device: str):
@@ -134,18 +132,3 @@ def _features(run: Run, source, task, data, checksums, device: str):
     if run.encoder == features.LOG_MEL:
         return features.log_mels(data, run.max_seconds), 0
     return features.encoded(run, source, task, data, checksums, device)
-
-
-def _linear(c: float, regression: bool):
-    from sklearn.linear_model import LogisticRegression, Ridge
-
-    return Ridge(alpha=1.0 / c) if regression else LogisticRegression(C=c, max_iter=2000)
-
-
-def _logits(model, rows, outputs: int) -> np.ndarray:
-    """Log-probabilities (rows, classes), whose softmax is the probabilities again, or scores (rows, 1)."""
-    if outputs == 1:
-        return np.asarray(model.predict(rows)).reshape(-1, 1)
-    logits = np.full((rows.shape[0], outputs), -50.0)  # a class without a training row
-    logits[:, model.classes_.astype(int)] = np.maximum(model.predict_log_proba(rows), -50.0)
-    return logits

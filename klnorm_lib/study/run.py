@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from klnorm_lib.encoders.sources import portable
-from klnorm_lib.study import audio, cache, features, frozen, machine, store
+from klnorm_lib.study import audio, cache, features, frozen, machine, setfit, store
 from klnorm_lib.study import rows as row_scores
 from klnorm_lib.study.errors import NotFiniteError
 from klnorm_lib.study.progress import Reporter, show
@@ -40,10 +40,10 @@ def run(
 
     Data, encoder and method are loaded, the stock ``Trainer`` trains, the weights that did best on the validation
     rows are restored, and the test and out-of-domain rows are then predicted, once. With ``method="frozen"`` nothing
-    of the encoder is trained, see ``klnorm_lib.study.frozen``. The record is appended to the
-    JSON-lines file ``records`` (``None``: kept in memory only). ``study`` tells what grid the run belongs to; it is
-    kept in the record and decides nothing. The same run on the same machine with the same number
-    of threads gives the same numbers.
+    of the encoder is trained, see ``klnorm_lib.study.frozen``; ``method="setfit"`` is told of in
+    ``klnorm_lib.study.setfit``. The record is appended to the JSON-lines file ``records`` (``None``: kept in memory
+    only). ``study`` tells what grid the run belongs to; it is kept in the record and decides nothing. The same run on
+    the same machine with the same number of threads gives the same numbers.
 
     Raises ``ValueError`` or ``FileNotFoundError`` for an unknown task, encoder or method before anything is trained,
     and ``NotFiniteError`` if the loss becomes NaN or infinite; a failure during training is recorded before it is
@@ -83,6 +83,14 @@ def run(
 def run_hash(run: Run) -> str:
     """The hash by which a finished run is found again; loads the data and looks at the weights to tell it."""
     return _blank_record(run, _load(run)).hash
+
+
+def failed(run: Run, kind: str, message: str, study: Mapping[str, Any] | None = None) -> Record:
+    """The record of a run that ended without one, its process having died; loads the data to tell its hash."""
+    record = _blank_record(run, _load(run))
+    record.study = None if study is None else dict(study)
+    record.status, record.error = "failed", {"type": kind, "message": message[:2000], "step": None}
+    return record
 
 
 def _load(run: Run) -> _Inputs:
@@ -134,6 +142,8 @@ def _method(run: Run):
         frozen.check(run)
         return frozen.build(**thaw(run.method_args))
     frozen.refuse_featuriser(run)
+    if run.method == setfit.NAME:
+        return setfit.build(run, **thaw(run.method_args))
     return methods.build(run.method, **_method_args(run))
 
 
@@ -222,8 +232,14 @@ def _fill(record: Record, run: Run, inputs: _Inputs, reporter: Reporter, started
     with _quiet():
         set_seed(run.seed)
         model, processor = _model(run, task)
-        callbacks = _apply(model, inputs.method, record)
+        callbacks = [] if run.method == setfit.NAME else _apply(model, inputs.method, record)
         rows = _rows(record, run, inputs, model, processor, reporter)
+    if run.method == setfit.NAME:
+        with _quiet(), machine.deterministic(inputs.device):
+            logits = setfit.fit(record, run, task, model, processor, rows, inputs.method, inputs.device, reporter)
+        _measure(record, task, logits, {name: split["label"] for name, split in rows.items()})
+        _finish(record, inputs, reporter, started)
+        return
     collator = DataCollatorWithPadding(processor)
 
     def validate(model, step: int) -> dict[str, float | None]:

@@ -102,15 +102,19 @@ class Evaluator(TrainerCallback):
         self._weights = {}
 
 
-def train(run: Run, model, processor, rows, evaluator: Evaluator, callbacks: list, device: str) -> None:
+def train(
+    run: Run, model, processor, rows, evaluator: Evaluator, callbacks: list, device: str, collator=None, each: int = 1
+) -> None:
     """``run.steps`` optimiser steps on ``rows`` with the stock Trainer.
+
+    ``collator`` makes a batch (default: padding); ``each``: rows of the batch that one item of ``rows`` becomes.
 
     Incomplete batches at the end of an epoch are dropped, so that every step sees as many rows; fewer rows than a
     batch make one batch.
     """
     from transformers import DataCollatorWithPadding
 
-    micro = run.batch_size // run.gradient_accumulation
+    micro = run.batch_size // run.gradient_accumulation // each
     with tempfile.TemporaryDirectory(prefix="klnorm-") as folder:
         arguments = TrainingArguments(
             output_dir=folder,
@@ -141,7 +145,7 @@ def train(run: Run, model, processor, rows, evaluator: Evaluator, callbacks: lis
             model=model,
             args=arguments,
             train_dataset=rows,
-            data_collator=DataCollatorWithPadding(processor),
+            data_collator=collator or DataCollatorWithPadding(processor),
             callbacks=[evaluator, *callbacks],
         )
         trainer.remove_callback(PrinterCallback)

@@ -1,0 +1,57 @@
+"""A linear model on fixed features, its C chosen on the validation rows; for ``frozen`` and ``setfit``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from klnorm_lib.study import evaluation
+
+GRID = (0.1, 1.0, 10.0, 100.0, 1000.0)
+
+
+def checked(grid: Any) -> tuple[float, ...]:
+    """The values of C in ascending order; raises ``ValueError`` unless they are different positive numbers."""
+    given = grid if isinstance(grid, (list, tuple)) else (grid,)
+    numbers = all(isinstance(c, (int, float)) and not isinstance(c, bool) for c in given)
+    if not given or not numbers or not all(0 < c < math.inf for c in given) or len(set(given)) < len(given):
+        raise ValueError(f"grid must hold one or more different positive values of C, got {grid!r}")
+    return tuple(sorted(map(float, given)))
+
+
+def fitted(c: float, rows, labels: Sequence, regression: bool):
+    """A logistic regression, or a ridge regression with penalty 1/C, fitted to ``rows`` (rows, features)."""
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    model = Ridge(alpha=1.0 / c) if regression else LogisticRegression(C=c, max_iter=2000)
+    return model.fit(rows, labels)
+
+
+def tried(grid: Sequence[float], task, rows: Mapping, labels: Mapping) -> Iterator[tuple[float, Any, dict, tuple]]:
+    """For each C: C, the model, its scores on ``train`` and ``validation``, and a key, largest for the best."""
+    regression, primary = task.label_names is None, task.metrics[0]
+    for c in grid:
+        model = fitted(c, rows["train"], labels["train"], regression)
+        scores = {
+            name: evaluation.score(task.metrics, logits(model, rows[name], task.num_labels), labels[name], regression)
+            for name in ("train", "validation")
+        }
+        value, loss = scores["validation"][primary], scores["validation"]["mse" if regression else "nll"]
+        yield c, model, scores, (-math.inf if value is None else value, -loss)
+
+
+def logits(model, rows, outputs: int) -> np.ndarray:
+    """Log-probabilities (rows, classes), whose softmax is the probabilities again, or scores (rows, 1)."""
+    if outputs == 1:
+        return np.asarray(model.predict(rows)).reshape(-1, 1)
+    values = np.full((rows.shape[0], outputs), -50.0)  # a class without a training row
+    values[:, model.classes_.astype(int)] = np.maximum(model.predict_log_proba(rows), -50.0)
+    return values
+
+
+def size(model) -> int:
+    """Numbers that the fit has set."""
+    return int(model.coef_.size + np.size(model.intercept_))

@@ -1,0 +1,204 @@
+r"""A SetFit-style arm: fine-tune the encoder by contrast, then fit a linear model on its frozen features.
+
+After Tunstall et al. 2022, "Efficient Few-Shot Learning Without Prompts" (arXiv 2209.11055). This is the idea in our
+own pipeline, not the setfit package: the same rows, budget and choice on validation as every other arm. A row's
+embedding e is the mean last hidden state over its real tokens (a pair of texts is one input of two segments, as for
+the other arms) or frames. A batch is made of rows, each with a partner of the same class drawn at random; all its
+pairs i < j count:
+
+.. math:: L = \tfrac12 \operatorname*{mean}_{y_i = y_j} (1 - \cos(e_i, e_j))^2
+          + \tfrac12 \operatorname*{mean}_{y_i \ne y_j} \cos(e_i, e_j)^2
+
+For scores the pairs are drawn at random and :math:`L = \operatorname{mean}\,(\cos(e_i, e_j) - 1 + |y_i - y_j| / r)^2`,
+r the range of the training scores. At each evaluation the linear model of ``klnorm_lib.study.linear`` is fitted for
+each C; the step and the C that do best on the validation rows are kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from klnorm_lib.methods.frames import real_positions
+from klnorm_lib.study import evaluation, features, linear, training
+from klnorm_lib.study.errors import StudyError
+from klnorm_lib.study.record import Record
+from klnorm_lib.study.spec import Run
+
+NAME = "setfit"
+DESCRIPTION = "SetFit-style: the encoder fine-tuned on pairs of rows, and a logistic regression on its features."
+
+
+@dataclass(frozen=True)
+class SetFit:
+    """Contrastive fine-tuning, then a linear model; ``grid`` holds the values of C tried on the validation rows.
+
+    Raises ``ValueError`` unless ``grid`` is one or more different positive numbers.
+    """
+
+    grid: tuple[float, ...] = linear.GRID
+    version = 1
+    name = NAME
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "grid", linear.checked(self.grid))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The method as plain JSON: its name and every hyperparameter."""
+        return {"name": NAME, **asdict(self)}
+
+
+def build(run: Run, **given) -> SetFit:
+    """``SetFit`` with these hyperparameters.
+
+    Raises ``ValueError`` for one that it does not have, and for a run whose batches do not hold two pairs.
+    """
+    unknown = sorted(set(given) - {f.name for f in fields(SetFit)})
+    if unknown:
+        raise ValueError(f"setfit has no hyperparameter {', '.join(unknown)}; it has grid (values of C)")
+    rows = run.batch_size // run.gradient_accumulation
+    if rows < 4 or rows % 2:
+        raise ValueError(
+            f"method 'setfit' compares the rows of a batch in pairs, and batch_size={run.batch_size} with "
+            f"gradient_accumulation={run.gradient_accumulation} makes batches of {rows}; they must be even and at least 4"
+        )
+    return SetFit(**given)
+
+
+class Pairs(torch.utils.data.Dataset):
+    """As many items as rows: a row and its partner, another row of its class (of any, where labels are scores).
+
+    A row that is alone in its class is its own partner, seen through another dropout mask.
+    """
+
+    def __init__(self, rows, regression: bool, seed: int) -> None:
+        self.rows = rows
+        labels = np.asarray(rows["label"])
+        same = np.ones((len(labels), len(labels)), bool) if regression else labels[:, None] == labels
+        np.fill_diagonal(same, False)
+        self.partners = [np.flatnonzero(row) if row.any() else np.array([i]) for i, row in enumerate(same)]
+        self.random = np.random.default_rng(seed)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> list[dict[str, Any]]:
+        return [self.rows[index], self.rows[int(self.random.choice(self.partners[index]))]]
+
+
+class Embedder(nn.Module):
+    """An encoder whose logits are the mean hidden state (batch, width), and whose loss compares the batch's rows.
+
+    ``span``: range of the scores; None for classes.
+    """
+
+    accepts_loss_kwargs = False
+
+    def __init__(self, encoder: nn.Module, span: float | None) -> None:
+        super().__init__()
+        self.encoder, self.config, self.span = encoder, encoder.config, span
+
+    def forward(self, labels: Tensor | None = None, **inputs):
+        """Embeddings of a batch, and with ``labels`` the loss over its pairs."""
+        from transformers.modeling_outputs import SequenceClassifierOutput
+
+        hidden = getattr(self.encoder(**inputs), "last_hidden_state", None)
+        if hidden is None or hidden.ndim != 3:
+            raise StudyError(
+                f"{type(self.encoder).__name__} gives no last hidden states (rows, positions, width), so it cannot be "
+                "used with method 'setfit'; fine-tune it with method 'plain'"
+            )
+        real = real_positions(self.config, inputs.get("attention_mask"), hidden.shape[1])
+        hidden = hidden.float()
+        weight = torch.ones_like(hidden[..., :1]) if real is None else real[..., None].to(hidden)
+        mean = (hidden * weight).sum(1) / weight.sum(1)
+        return SequenceClassifierOutput(loss=None if labels is None else contrast(mean, labels, self.span), logits=mean)
+
+
+def contrast(embeddings: Tensor, labels: Tensor, span: float | None = None) -> Tensor:
+    """The loss of the module's docstring: (rows, width) and (rows,) -> (); ``span``: range of scores, None: classes.
+
+    Same-class and other pairs weigh one half each; where a batch has one kind only, that kind is the loss.
+    """
+    first, second = torch.triu_indices(len(labels), len(labels), offset=1, device=labels.device)
+    with torch.autocast(embeddings.device.type, enabled=False):
+        unit = F.normalize(embeddings.float(), dim=-1)
+        cosine = (unit[first] * unit[second]).sum(-1)
+        if span is not None:
+            distance = (labels[first] - labels[second]).abs().float() / span
+            return (cosine - (1 - distance)).square().mean()
+        same = labels[first] == labels[second]
+        parts = [(1 - cosine[same]).square(), cosine[~same].square()]
+        return torch.stack([part.mean() for part in parts if len(part)]).mean()
+
+
+def fit(
+    record: Record, run: Run, task, model, processor, rows, method: SetFit, device: str, reporter
+) -> dict[str, np.ndarray]:
+    """Fine-tune the encoder of ``model`` on pairs of ``rows``, choose step and C, and predict every split.
+
+    Returns log-probabilities (or scores) for all splits but validation, as logits would be; fills what was tried, what
+    was selected, the numbers of parameters and the time of training into ``record``.
+    """
+    import sklearn
+    from transformers import DataCollatorWithPadding
+
+    record.versions["scikit-learn"] = sklearn.__version__
+    regression = task.label_names is None
+    labels = {name: np.asarray(split["label"]) for name, split in rows.items()}
+    span = _span(labels["train"]) if regression else None
+    embedder = Embedder(model.base_model, span)
+    pad = DataCollatorWithPadding(processor)
+    chosen: dict[int, tuple[float, Any]] = {}
+
+    def embedded(model, names: Sequence[str], step: int) -> dict[str, np.ndarray]:
+        return features.standardised({name: evaluation.predict(model, rows[name], pad, step) for name in names})
+
+    def validate(model, step: int) -> dict[str, float | None]:
+        parts = embedded(model, ("train", "validation"), step)
+        best = max(linear.tried(method.grid, task, parts, labels), key=lambda tried: tried[-1])  # the first of equals
+        chosen[step] = best[0], best[1]
+        return best[2]["validation"]
+
+    watch = training.LossWatch(None)
+    evaluator = training.Evaluator(run, task.metrics[0], validate, watch, reporter)
+    handle = embedder.register_forward_hook(watch)
+    reporter.start(run.steps)
+    begun = time.perf_counter()
+    try:
+        pairs = Pairs(rows["train"], regression, run.seed)
+        training.train(
+            run, embedder, processor, pairs, evaluator, [], device,
+            collator=lambda items: pad([row for item in items for row in item]), each=2,
+        )  # fmt: skip
+    finally:
+        handle.remove()
+        record.evaluations = [{**e, "C": chosen[e["step"]][0]} for e in evaluator.history]
+    record.time["train_seconds"] = round(time.perf_counter() - begun, 3)
+    reporter.stop()
+
+    evaluator.restore(embedder)
+    step = evaluator.best["step"]
+    c, fitted = chosen[step]
+    record.selected = {**evaluator.best, "C": c}
+    record.validation = next(e for e in record.evaluations if e["step"] == step)["validation"]
+    added = linear.size(fitted)
+    count = sum(p.numel() for p in embedder.parameters())
+    record.parameters = {"total": count + added, "trainable": count + added, "added": added}
+    record.method["added_parameters"] = added
+    parts = embedded(embedder, [name for name in rows if name != "validation"], step)
+    return {name: linear.logits(fitted, part, task.num_labels) for name, part in parts.items()}
+
+
+def _span(scores: np.ndarray) -> float:
+    span = float(np.ptp(scores))
+    if not span > 0:
+        raise StudyError("all training scores are equal, so method 'setfit' has no pairs to tell apart; use more rows")
+    return span
