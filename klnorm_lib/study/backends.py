@@ -1,0 +1,45 @@
+"""Two of joblib's backends, mended where a study leans on them: results as they come, and no waiting for the dead."""
+
+from __future__ import annotations
+
+import asyncio
+
+DASK, RAY = "klnorm-dask", "klnorm-ray"
+
+
+def register_dask() -> None:
+    """joblib's Dask backend, which also tells of a task that killed its worker again and again (joblib's waits on)."""
+    from joblib import register_parallel_backend
+    from joblib._dask import DaskDistributedBackend
+
+    class Dask(DaskDistributedBackend):
+        async def _collect(self):
+            while self._continue:
+                async for future, result in self.waiting_futures:
+                    answer, callback = self._results.pop(future), self._callbacks.pop(future)
+                    if future.status == "error":
+                        _, error, _ = result
+                        answer.set_exception(error)
+                        callback(error)
+                    else:
+                        answer.set_result(result)
+                        callback(result)
+                await asyncio.sleep(0.01)
+
+        def retrieve_result_callback(self, out):
+            if isinstance(out, BaseException):
+                raise out
+            return super().retrieve_result_callback(out)
+
+    register_parallel_backend(DASK, Dask)
+
+
+def register_ray() -> None:
+    """Ray's backend for joblib, with results as they come rather than all at the end."""
+    from joblib import register_parallel_backend
+    from ray.util.joblib.ray_backend import RayBackend
+
+    class Ray(RayBackend):
+        supports_return_generator = True
+
+    register_parallel_backend(RAY, Ray)

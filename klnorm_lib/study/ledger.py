@@ -1,0 +1,114 @@
+"""What a records file holds already, looked up by run without loading any data."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from klnorm_lib.study import store
+from klnorm_lib.study.record import Record
+from klnorm_lib.study.spec import LATER, Run, thaw
+
+WHERE = ("source", "encoder_source", "device", "method_args")  # not in the hash as they stand
+LABEL = ("name", "arm", "stage")  # of a study: one record for each, though the run be the same
+
+
+def identity(run: Run) -> str:
+    """What tells one run from another before its data and weights are looked at; a default written out is the same."""
+    from klnorm_lib import methods
+    from klnorm_lib.study import frozen
+    from klnorm_lib.study.run import _method_args
+
+    if run.method == frozen.NAME:
+        values = thaw(methods.to_dict(frozen.build(**thaw(run.method_args))))
+    elif run.method in methods.REGISTRY:
+        values = thaw(methods.to_dict(methods.build(run.method, **_method_args(run))))
+    else:
+        values = thaw(run.method_args)
+    return _identity(run.to_dict(), values)
+
+
+def _identity(run: Mapping[str, Any], method: Mapping[str, Any]) -> str:
+    fields = {name: value for name, value in run.items() if name not in WHERE}
+    values = {name: value for name, value in method.items() if name != "name"}
+    return json.dumps([fields, values], sort_keys=True, default=str)
+
+
+def label(study: Mapping[str, Any] | None) -> tuple | None:
+    """What a study calls a run: its name, arm and stage."""
+    return None if study is None else tuple(study.get(name) for name in LABEL)
+
+
+class Ledger:
+    """The records of a file, read once, and those appended since; ``path`` need not exist yet."""
+
+    def __init__(self, path: str | Path | None) -> None:
+        self.path = None if path is None else Path(path)
+        self.records: list[Record] = []
+        self._by_identity: dict[str, dict[str, str]] = defaultdict(dict)
+        self._by_hash: dict[str, Record] = {}
+        self._labels: dict[str, set[tuple | None]] = defaultdict(set)
+        self._seconds: dict[tuple, list[float]] = defaultdict(list)
+        if self.path is not None and self.path.is_file():
+            for record in store.read_records(self.path):
+                self._note(record)
+
+    def append(self, record: Record) -> None:
+        """Write a record to the file at once, and remember it."""
+        if self.path is not None:
+            store.append(self.path, record)
+        self._note(record)
+
+    def known(self, run: Run) -> dict[str, str]:
+        """Hash and status of the records that may be of this run: all but data, weights and threads agree."""
+        return dict(self._by_identity.get(identity(run), {}))
+
+    def adopt(self, hash: str, study: Mapping[str, Any] | None) -> bool:
+        """Give a finished run a record under this study's name as well, if it has none; true if one was written."""
+        record = self._by_hash[hash]
+        if study is None or record.status != "finished" or label(study) in self._labels[hash]:
+            return False
+        self.append(replace(record, study=dict(study)))
+        return True
+
+    def failure(self, hash: str) -> str:
+        """What a recorded failure says, and how to try again."""
+        error = self._by_hash[hash].error
+        return f"{error['type']}: {error['message']} (recorded before; --retry tries again)"
+
+    def seconds(self, run: Run) -> float | None:
+        """Typical time of such a run, from those recorded: same task, size, encoder and method, or near it."""
+        for key in _cells(run.to_dict()):
+            if self._seconds.get(key):
+                return median(self._seconds[key])
+        return None
+
+    def _note(self, record: Record) -> None:
+        self.records.append(record)
+        statuses = self._by_identity[_identity(record.run, record.method["fields"])]
+        if statuses.get(record.hash) != "finished":
+            statuses[record.hash] = record.status
+            self._by_hash[record.hash] = record
+        if record.status == "finished":
+            self._labels[record.hash].add(label(record.study))
+            for key in _cells(record.run):
+                self._seconds[key].append(record.time["total_seconds"])
+
+
+def _cells(run: Mapping[str, Any]) -> list[tuple]:
+    """From the closest to the widest company of a run, for guessing its time."""
+    task, size, encoder, method = (run.get(name) for name in ("task", "size", "encoder", "method"))
+    return [(task, size, encoder, method), (task, encoder, method), (encoder, method), (encoder,), ()]
+
+
+def asked(record: Record) -> Run:
+    """The run that a record is of, to be carried out again."""
+    values = dict(record.run)
+    for name in LATER:
+        values.setdefault(name, getattr(Run, name))
+    return Run(**values)
