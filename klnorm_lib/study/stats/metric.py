@@ -50,8 +50,10 @@ def _parts(record: Record, metric: str | None) -> tuple[str, str]:
     parts = (metric or primary).split("/")
     if parts[0] == "gap" and len(parts) < 3:
         return (parts[1] if len(parts) == 2 else primary), "gap"
-    if parts[0] == "ood" and 1 < len(parts) < 4:
-        return (parts[2] if len(parts) == 3 else primary), f"ood/{parts[1]}"
+    if parts[0] == "ood" and len(parts) > 1:
+        if "/".join(parts[1:]) in record.ood or len(parts) == 2:  # names of sets may hold a slash
+            return primary, "/".join(parts)
+        return parts[-1], "/".join(parts[:-1])
     if len(parts) > 1:
         raise ValueError(f"unknown metric {metric!r}; say a name, 'gap', 'gap/NAME', 'ood/SET' or 'ood/SET/NAME'")
     return parts[0], "test"
