@@ -66,8 +66,8 @@ def build(run: Run, **given) -> SetFit:
     rows = run.batch_size // run.gradient_accumulation
     if rows < 4 or rows % 2:
         raise ValueError(
-            f"method 'setfit' compares the rows of a batch in pairs, and batch_size={run.batch_size} with "
-            f"gradient_accumulation={run.gradient_accumulation} makes batches of {rows}; they must be even and at least 4"
+            f"method 'setfit' compares the rows of a batch in pairs; batch_size={run.batch_size} with "
+            f"gradient_accumulation={run.gradient_accumulation} makes batches of {rows}: take an even number from 4 up"
         )
     return SetFit(**given)
 
