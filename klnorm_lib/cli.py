@@ -1,4 +1,4 @@
-"""The command line: ``klnorm tasks | methods | encoders | mirror | run | pretrain | pretrain-speech | report``."""
+"""The command line: ``klnorm run``, ``klnorm study``, and what lists, fetches, pretrains and reports."""
 
 from __future__ import annotations
 
@@ -263,6 +263,68 @@ def parse_argument(text: str) -> tuple[str, Any]:
         except (ValueError, SyntaxError):
             continue
     return name.strip(), value
+
+
+@app.command("study")
+def study_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A packaged study, or a YAML file of your own.")],
+    part: Annotated[
+        list[str] | None, typer.Option(help="Only this part; repeatable. The parts done by default if not given.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, dask or ray.")] = "local",
+    jobs: Annotated[int, typer.Option(help="Runs at a time; on a GPU they share it.")] = 1,
+    threads: Annotated[int, typer.Option(help="Torch threads of each run; part of a run's identity.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Of a Dask scheduler or Ray cluster that runs already.")
+    ] = None,
+    records: Annotated[
+        Path | None, typer.Option(help="Records file to go on with.", show_default="records/NAME.jsonl")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what is recorded as failed.")] = False,
+    notebook: Annotated[
+        bool, typer.Option("--notebook", help="Each run in a notebook, kept executed beside the records.")
+    ] = False,
+    dry: Annotated[bool, typer.Option("--dry", help="List the runs and stop.")] = False,
+    remake: Annotated[
+        str | None, typer.Option(metavar="CELL", help="Do a committed cell again: TASK/SIZE/ENCODER/ARM.")
+    ] = None,
+    draws: Annotated[int | None, typer.Option(min=1, help="With --remake: only the first so many draws.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Carry out a grid of runs; the same command goes on where it was interrupted."""
+    from klnorm_lib import cli_study
+    from klnorm_lib.study import grid
+    from klnorm_lib.study.sweep import Options
+
+    asked = grid.load(name)
+    path = Path("records") / f"{asked.name}.jsonl" if records is None else records
+    if dry:
+        rows = cli_study.plan(asked, path, part)
+        if as_json:
+            _print_json(rows)
+        else:
+            typer.echo("\n".join(f"{'# recorded: ' * row['recorded']}{row['command']}" for row in rows))
+        return
+    notebooks = path.with_suffix(".notebooks") if notebook else None
+    options = Options(engine, jobs, threads, scheduler, retry, notebooks)
+    err = Console(stderr=True, highlight=False)
+    if remake is not None:
+        remade = cli_study.again(name, remake, draws, options)
+        if as_json:
+            _print_json(cli_study.remade_dict(remade))
+        else:
+            table = _table("draw", f"{remade.metric} committed", "remade", title=str(remade.cell))
+            for draw, *scores in zip(remade.draws, remade.committed, remade.remade, strict=True):
+                table.add_row("/".join(map(str, draw)), *("–" if s is None else f"{s:.4f}" for s in scores))
+            _show(table)
+            err.print(cli_study.verdict(remade), markup=False, soft_wrap=True)
+        raise typer.Exit(not remade.holds)
+    summary = cli_study.carry_out(asked, path, part, options)
+    if as_json:
+        _print_json(cli_study.summary_dict(summary))
+    else:
+        err.print("\n".join(cli_study.summary_lines(summary)), markup=False, soft_wrap=True)
+    raise typer.Exit(bool(summary.failures))
 
 
 @app.command()

@@ -92,6 +92,7 @@ def _dask(stack: ExitStack, jobs: int, threads: int, scheduler: str | None) -> E
             threads_per_worker=1,
             host=LOOPBACK,
             dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": f"{LOOPBACK}:0"},  # health checks; there is no dashboard
             memory_limit=0,
             silence_logs=50,
         )
@@ -104,16 +105,16 @@ def _ray(stack: ExitStack, jobs: int, threads: int, scheduler: str | None) -> En
     _need("ray", "ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # cards are given out by klnorm_lib.study.packing
+    if scheduler is None:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # then a node of one machine is on loopback
+        own = {"num_cpus": jobs, "include_dashboard": False, "object_store_memory": 100 * 2**20}
     import ray
 
     from klnorm_lib.study import backends
 
     backends.register_ray()
     if not ray.is_initialized():
-        quiet = {"include_dashboard": False} if scheduler is None else {"address": scheduler}
-        if scheduler is None:
-            quiet |= {"num_cpus": jobs, "_node_ip_address": LOOPBACK, "object_store_memory": 100 * 2**20}
-        ray.init(log_to_driver=False, logging_level="error", **quiet)
+        ray.init(log_to_driver=False, logging_level="error", **(own if scheduler is None else {"address": scheduler}))
         stack.callback(ray.shutdown)
     return Engine("ray", jobs, options={"backend": backends.RAY})
 

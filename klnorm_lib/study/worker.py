@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,12 @@ class Outcome:
 
 def carry_out(jobs: Sequence[Job], manner: Manner) -> list[Outcome]:
     """Do the runs of a parcel; a run that fails gives its failure, and the next is done all the same."""
-    with _settled(manner):
+    with _in_place(manner):
         return [_one(job, manner) for job in jobs]
 
 
 @contextmanager
-def _settled(manner: Manner) -> Iterator[None]:
+def _in_place(manner: Manner) -> Iterator[None]:
     """Threads as asked, on every engine; in a process of its own the card and kept data as well."""
     if manner.own_process:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -66,13 +66,20 @@ def _settled(manner: Manner) -> Iterator[None]:
         if not _held:  # until the process ends
             _held.append(cache.keeping())
             _held[0].__enter__()
+    with settled(manner.threads):
+        yield
+
+
+@contextmanager
+def settled(threads: int) -> Iterator[None]:
+    """Within this block torch and BLAS compute with so many threads: a run's numbers may depend on it."""
     import torch
     from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
-    torch.set_num_threads(manner.threads)
+    torch.set_num_threads(threads)
     try:
-        with threadpool_limits(manner.threads, user_api="blas"):
+        with threadpool_limits(threads, user_api="blas"):
             yield
     finally:
         torch.set_num_threads(before)
@@ -124,7 +131,7 @@ def lost(job: Job, manner: Manner, reason: str) -> Outcome:
 
     message = f"its process died each time it was tried; out of memory? ({reason})"
     try:
-        with _settled(replace(manner, own_process=False)):
+        with settled(manner.threads):
             record = failed(job.run, "WorkerDied", message, job.study)
     except Exception:
         return Outcome(job.number, "failed", message=message)
