@@ -1,7 +1,8 @@
 """Look at what was built, for what Sphinx's warnings do not see. Every problem names its file and what to do.
 
 Errors or unexecuted cells in notebooks; LaTeX that MathJax would print in red; files no page leads to; ``$$`` glued to
-a paragraph; figures without alt text; requests to other machines; leftovers of a build outside ``build/``.
+a paragraph; figures without alt text; requests to other machines; results that somebody typed into a notebook, its
+outputs included; leftovers of a build outside ``build/``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import latex
 import nbformat
+import typed_in_notebooks
 import yaml
 from bs4 import BeautifulSoup
 
@@ -23,10 +25,11 @@ PICTURES = {".png", ".svg", ".jpg", ".jpeg", ".gif", ".webp"}
 
 
 def notebooks(folder: Path) -> Iterator[str]:
-    """Error outputs and cells that were not executed."""
+    """Error outputs, cells that were not executed, and numbers that were typed."""
     for path in sorted(folder.glob("*.ipynb")):
-        cells = nbformat.read(path, as_version=4).cells
-        for number, cell in enumerate(cells):
+        notebook = nbformat.read(path, as_version=4)
+        yield from (f"{path.name}, {problem}" for problem in typed_in_notebooks.problems(notebook))
+        for number, cell in enumerate(notebook.cells):
             if cell.cell_type != "code" or not cell.source.strip():
                 continue
             for output in cell.outputs:

@@ -110,9 +110,9 @@ def library() -> dict[str, str]:
 
 def results() -> str:
     """The results page: tables made from the committed records, and nothing else."""
-    from klnorm_lib import report
+    from klnorm_lib.report import results_html
 
-    return report.results_page()
+    return results_html.page()
 
 
 def encoders() -> str:

@@ -42,7 +42,7 @@ def page() -> str:
 
 def _card(name: str) -> str:
     text = re.sub(r"\A---\n.*?\n---\n", "", (HERE / name / "README.md").read_text("utf-8"), flags=re.DOTALL)
-    bare = re.sub(r"<!-- /?\w+ -->\n", "", text)
+    bare = re.sub(r"<!-- (?:/?\w+|constants:.*?) -->\n", "", text)
     return re.sub(r"(?m)^(#+ )", r"##\1", bare)
 
 

@@ -8,52 +8,81 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import defaultdict
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
-from klnorm_lib.report.tables import method_label, packaged
-from klnorm_lib.study import Record, read_records
-from klnorm_lib.study.stats import best_rate, differences, shared_rates, t_interval, verdict
+from klnorm_lib.report.cells import TEST, Cell, by_study, cells, over_places
+from klnorm_lib.report.tables import packaged
+from klnorm_lib.study import Record
 
-BASELINES = ("plain", "norm_head(kind=layer)")
+BASELINES = {"plain": ("plain",), "LayerNorm": ("layernorm", "norm_head(kind=layer)")}
 NONE = (
     "No comparison has been recorded yet, so this card claims nothing about accuracy. When a study with this method "
     "is in the\nrecords, its paired intervals will be drawn here."
 )
 READ = """\
-Test score, method minus baseline, paired by seed: mean and 95 % interval (Student's t). Each arm is at the learning
-rate with the best mean validation score, out of the same {rates} rates; other hyperparameters are at the values shown,
-or at their defaults. Data split and model seed change together. The intervals are not corrected for the number of
-rows. One small encoder, few seeds and few tasks: a first look, not a verdict on the method."""
+Test score, method minus baseline, in points: the mean over the places of a study (task and number of labels), with its
+95 % interval, and the verdicts of the single places. Arms are paired draw by draw; each stands at hyperparameters that
+were chosen on validation rows out of as many trials as its baseline had. Studies that tuned nothing, and every single
+place, are on the {doc}`../results` page."""
 
 
 def evidence(name: str) -> str:
-    """Paired differences of every recorded variant of a method from its baselines, as markdown."""
-    cells: dict[tuple, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
-    for path in packaged():
-        for record in read_records(path):
-            if record.status == "finished":
-                place = (record.task["name"], record.run["size"], record.encoder["name"], record.run["steps"])
-                cells[place][method_label(record)].append(record)
-    rows, rates = [], set()
-    for (task, size, encoder, _), arms in sorted(cells.items()):
-        for label in sorted(arms):
-            if arms[label][0].method["name"] != name:
-                continue
-            against = [b for b in BASELINES if b in arms and b != label]
-            rates |= {r.run["learning_rate"] for r in arms[label]}
-            shown = [_compare(arms[label], arms[b]) if b in against else "–" for b in BASELINES]
-            rows.append(f"| {task} | {size} | {encoder} | `{label}` | {' | '.join(shown)} |")
+    """Paired differences of every tuned arm of a method from its baselines, as markdown."""
+    rows = []
+    for study, records in _studies().items():
+        final = [r for r in records if r.study["stage"] == "final"]
+        if any(r.study["trials"] > 1 for r in final):
+            rows += _rows(study, final, name)
     if not rows:
         return NONE
-    head = "| task | labels | encoder | method | minus plain | minus LayerNorm |\n|:--|--:|:--|:--|:--|:--|"
-    return "\n".join([READ.format(rates=len(rates)), "", head, *rows])
+    head = f"| study | encoder | arm | places, draws | {' | '.join(f'minus {b}' for b in BASELINES)} |"
+    return "\n".join([READ, "", head, "|:--|:--|:--|:--|:--|:--|", *rows])
 
 
-def _compare(arm: list[Record], baseline: list[Record]) -> str:
-    change = differences(*(best_rate(records)[0] for records in shared_rates(arm, baseline)))
-    low, high = t_interval(change)
-    return f"{change.mean():+.3f} [{low:+.3f}, {high:+.3f}], {len(change)} seeds: {verdict(low, high)}"
+@cache
+def _studies() -> dict[str, list[Record]]:
+    return by_study(packaged())
+
+
+def _rows(study: str, records: Sequence[Record], name: str) -> list[str]:
+    arms = {r.study["arm"]: r.study["label"] for r in records if r.method["name"] == name}
+    baselines = {shown: next((b for b in names if _has(records, b)), None) for shown, names in BASELINES.items()}
+    against: dict[str, dict[tuple[str, str], list[Cell]]] = {shown: {} for shown in BASELINES}
+    for shown, baseline in baselines.items():
+        held = [r for r in records if r.study["arm"] in (*arms, baseline)]
+        for c in cells(held, study, baseline) if baseline else ():
+            if c.arm in arms and c.split == TEST and c.against is not None:
+                against[shown].setdefault((c.against.encoder, c.arm), []).append(c)
+    places = list(dict.fromkeys(place for of in against.values() for place in of))
+    return [
+        _line(study, encoder, arms[arm], {b: of.get((encoder, arm), []) for b, of in against.items()})
+        for encoder, arm in places
+    ]
+
+
+def _has(records: Sequence[Record], arm: str) -> bool:
+    return any(r.study["arm"] == arm for r in records)
+
+
+def _line(study: str, encoder: str, label: str, against: Mapping[str, Sequence[Cell]]) -> str:
+    found = max(against.values(), key=len)
+    draws = sorted({c.against.k for c in found})
+    size = f"{len(found)}, {draws[0]}" if len(draws) == 1 else f"{len(found)}, {draws[0]} to {draws[-1]}"
+    shown = " | ".join(_told(of) if of else "–" for of in against.values())
+    return f"| {study} | {encoder.split('/')[-1]} | {label} | {size} | {shown} |"
+
+
+def _told(found: Sequence[Cell]) -> str:
+    mean, low, high = (100 * value for value in over_places(found))
+    counted = Counter(c.against.verdict for c in found)
+    verdicts = ", ".join(f"{counted[v]} {v}" if len(found) > 1 else v for v in VERDICTS if counted[v])
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]: {verdicts}"
+
+
+VERDICTS = ("better", "worse", "equivalent", "cannot tell")
 
 
 def refresh(card: str, name: str) -> str:

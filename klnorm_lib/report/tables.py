@@ -1,4 +1,4 @@
-"""Records as tables: every run, or one row for each set of runs that differ in their seeds only."""
+"""Records as tables: every run, one row for each set of runs that differ in their seeds only, or every cell."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from klnorm_lib.study import Record, read_records
+from klnorm_lib.report.cells import TEST, Cell, by_study, cells, method_label
+from klnorm_lib.report.counts import runs_behind
+from klnorm_lib.report.remake import in_words, run_commands
+from klnorm_lib.study import Record
 
 FEW = 10  # up to so many seeds, every point is written out
 SEEDS = ("seed", "split_seed")
@@ -28,6 +31,9 @@ def _row(record: Record) -> dict[str, Any]:
         "size": record.rows.get("train", 0) + record.rows.get("validation", 0),
         "encoder": record.encoder["name"],
         "method": method_label(record),
+        "study": record.study["name"] if record.study else None,
+        "arm": record.study["arm"] if record.study else None,
+        "stage": record.study["stage"] if record.study else None,
         "split_seed": record.run["split_seed"],
         "seed": record.run["seed"],
         "status": record.status,
@@ -43,21 +49,16 @@ def _row(record: Record) -> dict[str, Any]:
     }
 
 
-def method_label(record: Record) -> str:
-    """The method with the hyperparameters that were given, the others being at their defaults."""
-    given = ", ".join(f"{key}={value}" for key, value in record.run["method_args"].items())
-    return f"{record.method['name']}({given})" if given else record.method["name"]
-
-
 def summary(records: Iterable[Record]) -> pd.DataFrame:
     """One row for each set of finished runs that differ in seeds only, with the number of seeds and every test score.
 
-    With more than ten runs in a set the points give way to their mean and range. A set of one run says so; no
-    interval is given, since the spread of a handful of points is not one.
+    Runs that only served to tune an arm of a study are no results, and are left out. With more than ten runs in a set
+    the points give way to their mean and range. A set of one run says so; no interval is given, since the spread of a
+    handful of points is not one.
     """
     groups: dict[str, list[Record]] = {}
     for record in records:
-        if record.status == "finished":
+        if record.status == "finished" and not (record.study and record.study["stage"] == "tuning"):
             fields = {key: value for key, value in record.run.items() if key not in SEEDS}
             rows = {k: v for k, v in record.task["checksums"].items() if k not in ("train", "validation")}
             decides = [fields, rows, record.encoder["sha256"] or record.encoder["revision"], record.method["version"]]
@@ -123,22 +124,27 @@ def to_html(table: pd.DataFrame) -> str:
 
 
 def results_page(paths: Iterable[str | Path] | None = None) -> str:
-    """The results page in markdown: every record of every file, and the command that remakes each.
+    """Every result in markdown: study by study, cell by cell, with the commands that remake it.
 
-    ``paths``: records files; by default all that are packaged in ``klnorm_lib/studies``. Failures are listed too.
-    Raises ``RecordError`` if a file is broken, so that a book with a broken record does not build.
+    ``paths``: records files; by default all that are packaged in ``klnorm_lib/studies``. Failures are listed too. Runs
+    that only tuned an arm are counted and not shown; what was chosen stands beside the arm. The page of the book is
+    made of the same cells, see ``klnorm_lib.report.results_html``. Raises ``RecordError`` if a file is broken.
     """
-    files = packaged() if paths is None else [Path(path) for path in paths]
-    parts = [
-        "# Results",
-        "Every number of the book comes from a record of a run. These are all records that ship with it. A row with "
-        "one run says nothing about the spread over seeds; means are given only beside the number of runs behind them.",
-    ]
-    if not files:
-        parts.append("No records ship with the book yet.")
-    for path in files:
-        parts.append(_section(path))
+    studies = by_study(packaged() if paths is None else paths)
+    parts = ["# Results", READING]
+    if not studies:
+        return "\n\n".join([*parts, "No records yet."]) + "\n"
+    parts += ["## Runs", to_markdown(runs_behind(studies))]
+    for name, records in studies.items():
+        parts += [f"## {name}", _section(name, records)]
     return "\n\n".join(parts) + "\n"
+
+
+READING = """\
+Every number comes from records of runs. A row is one arm of a study: a method on one task, with so many labels and one
+encoder. The score is the mean over its draws, with their standard deviation; a draw is a split seed and a model seed.
+The difference to the study's baseline is paired draw by draw, with its 95 % interval, and the interval gives the
+verdict. Hyperparameters were chosen on validation rows, by runs that are not shown."""
 
 
 def packaged() -> list[Path]:
@@ -148,28 +154,40 @@ def packaged() -> list[Path]:
     return sorted(Path(next(iter(studies.__path__))).glob("*.jsonl"))
 
 
-def _section(path: Path) -> str:
-    records = read_records(path)
-    failed = [record for record in records if record.status == "failed"]
+def _section(name: str, records: list[Record]) -> str:
+    found = cells(records, name)
     versions = sorted({f"torch {r.versions['torch']}, transformers {r.versions['transformers']}" for r in records})
-    parts = [f"## {path.stem}", to_markdown(summary(records))]
-    if records:
-        parts.append(f"Made with {'; '.join(versions)}.")
-        runs = "\n\n".join(_remake(record) for record in records)
-        parts.append(
-            f":::{{dropdown}} Every run of {path.stem} ({len(records)}), with the command that remakes it\n"
-            f"```bash\n{runs}\n```\n:::"
-        )
+    commands = [f"# {in_words(cell)}\n" + "\n".join(run_commands(cell)) for cell in found if cell.split == TEST]
+    failed = {r.hash: r for r in records if r.status == "failed"}.values()
+    told = [to_markdown(cell_table(found)), f"Made with {'; '.join(versions)}.", _folded(f"Remake {name}", commands)]
     if failed:
-        parts.append(f"Runs that failed: {len(failed)}.")
-    return "\n\n".join(part for part in parts if part)
+        lines = [f"# {r.hash[:12]}  failed: {r.error['message'].splitlines()[0]}\n{r.command}" for r in failed]
+        told.append(_folded(f"Runs that failed: {len(lines)}", lines))
+    return "\n\n".join(told)
 
 
-def _remake(record: Record) -> str:
-    """One run as a shell comment with its result, and the command below it."""
-    primary = record.task["primary_metric"]
-    if record.status == "failed":
-        return f"# {record.hash[:12]}  failed: {record.error['message'].splitlines()[0]}\n{record.command}"
-    scores = [f"test {primary} {cell(record.test.get(primary))}"]
-    scores += [f"{name} {cell(values.get(primary))}" for name, values in record.ood.items()]
-    return f"# {record.hash[:12]}  {', '.join(scores)}\n{record.command}"
+def _folded(title: str, commands: list[str]) -> str:
+    lines = "\n\n".join(commands)
+    return f":::{{dropdown}} {title}\n```bash\n{lines}\n```\n:::"
+
+
+def cell_table(found: Iterable[Cell]) -> pd.DataFrame:
+    """Cells as a table: the score with its spread and number of draws, and the paired difference with its verdict."""
+    return pd.DataFrame(
+        [
+            {
+                "task": c.task,
+                "labels": c.size,
+                "encoder": c.encoder,
+                "method": c.label,
+                "tested on": c.split.removeprefix("ood/"),
+                "metric": c.metric,
+                "draws": len(c.runs),
+                "mean": c.mean,
+                "sd": c.spread,
+                "difference": "–" if c.against is None else str(c.against),
+                "chosen": c.trial or "–",
+            }
+            for c in found
+        ]
+    )

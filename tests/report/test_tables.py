@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from klnorm_lib import report, study
+from tests.report import made
 from tests.study import small
 
 
@@ -51,6 +52,20 @@ def test_results_page_lists_every_record_with_its_command(records):
 
 def test_results_page_of_the_packaged_records_builds():
     assert report.results_page().startswith("# Results")
+
+
+def test_tuning_runs_are_no_results(tmp_path):
+    path = tmp_path / "text.jsonl"
+    path.write_text("".join(record.to_line() for record in made.study()), encoding="utf-8")
+    found = study.read_records(path)
+    assert sum(report.frame(found)["stage"] == "tuning") == 2
+    assert set(report.summary(found)["runs"]) == {3}
+    page = report.results_page([path])
+    assert (
+        "| trec | 200 | e | KL-Norm B | test | accuracy | 3 | 0.560 | 0.030 | +0.040 [+0.015, +0.065] better, " in page
+    )
+    assert "| text | 2 | 27 | 2 | 25 | 1 |" in page
+    assert not [r for r in found if r.study["stage"] == "tuning" and r.hash[:12] in page]
 
 
 def test_broken_records_stop_the_results_page(tmp_path):

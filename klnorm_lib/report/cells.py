@@ -1,0 +1,244 @@
+"""The records of a study as cells: one arm on one task at one size with one encoder, all draws, beside its baseline."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from klnorm_lib.study import Record, read_records
+from klnorm_lib.study.stats import Comparison, best_rate, compare, value
+
+BASELINE = "plain"
+TEST = "test"
+PLACE = ("task", "size", "encoder")
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One arm in one place, tested on one set: its finished final runs in order of their draws, and what they say.
+
+    ``split``: ``test`` or ``ood/NAME``; ``runs``: finished final runs, ``failed``: those that failed; ``against``: the
+    comparison with the study's baseline in this place, or ``None`` for the baseline itself and where there is none.
+    ``part`` is named only where parts of a study have to be told apart.
+    """
+
+    study: str
+    part: str | None
+    task: str
+    size: int
+    encoder: str
+    arm: str
+    label: str
+    split: str
+    metric: str
+    runs: tuple[Record, ...]
+    failed: tuple[Record, ...]
+    against: Comparison | None
+
+    @cached_property
+    def scores(self) -> tuple[float | None, ...]:
+        """The score of each run, in their order; ``None`` where the metric is undefined."""
+        return tuple(value(record, self._metric) for record in self.runs)
+
+    @property
+    def draws(self) -> tuple[tuple[int, int], ...]:
+        """Split seed and seed of each run, in their order."""
+        return tuple(map(_draw, self.runs))
+
+    @property
+    def mean(self) -> float | None:
+        """Mean score over the draws."""
+        return statistics.fmean(self._known) if self._known else None
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation of the score over the draws (n - 1); ``None`` for fewer than two."""
+        return statistics.stdev(self._known) if len(self._known) > 1 else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Median time of a run, seconds, loading and tests included, on whatever machine it ran."""
+        known = [s for r in self.runs if (s := r.time.get("total_seconds")) is not None]
+        return statistics.median(known) if known else None
+
+    @property
+    def added_parameters(self) -> int | None:
+        """Parameters that the method adds to the model."""
+        return self.runs[0].method["added_parameters"] if self.runs else None
+
+    @property
+    def trial(self) -> str:
+        """The hyperparameters chosen for this arm here, and out of how many trials."""
+        study = self.runs[0].study if self.runs else self.failed[0].study
+        chosen = ", ".join(f"{name} {_short(v)}" for name, v in study["trial"].items())
+        return f"{chosen}; of {study['trials']} trials" if study["trials"] > 1 and chosen else chosen
+
+    @property
+    def name(self) -> str:
+        """A name of its own among all cells, fit for an address."""
+        words = [self.study, self.part, self.task, str(self.size), self.encoder, self.arm]
+        words += [self.split.removeprefix("ood/")] if self.split != TEST else []
+        words += [self.against.encoder] if self.against and self.against.encoder != self.encoder else []
+        return "".join(c if c.isalnum() or c in "-_." else "_" for c in "-".join(filter(None, words)))
+
+    @property
+    def _known(self) -> list[float]:
+        return [score for score in self.scores if score is not None]
+
+    @property
+    def _metric(self) -> str:
+        return self.metric if self.split == TEST else f"{self.split}/{self.metric}"
+
+
+def _short(setting: Any) -> str:
+    return f"{setting:g}" if isinstance(setting, float) else str(setting)
+
+
+def _draw(record: Record) -> tuple[int, int]:
+    return record.run["split_seed"], record.run["seed"]
+
+
+def cells(records: Iterable[Record], study: str, baseline: str | None = None) -> list[Cell]:
+    """Every cell of a study, on the test rows and on each out-of-domain set, in order of first appearance.
+
+    Tuning runs are no results and are left out. ``baseline``: the arm that the others are compared with, if not
+    ``plain`` or, where there is none of that name, the first arm without a method. Parts of a study stand apart only
+    where one draw of an arm has different runs in them. A run that two arms share is in the cells of both.
+    """
+    records = [record for record in records if record.study and record.study["stage"] == "final"]
+    arms = list(dict.fromkeys(r.study["arm"] for r in records))
+    if baseline is None:
+        bare = [r.study["arm"] for r in records if r.method["name"] == BASELINE]
+        baseline = BASELINE if BASELINE in arms else next(iter(bare), None)
+    by = ("part", *PLACE) if _parts_differ(records) else PLACE
+    groups: dict[tuple, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[(*_place(record, by), record.study["arm"])].append(record)
+    found = []
+    for split in dict.fromkeys(name for r in records for name in (TEST, *(f"ood/{o}" for o in r.ood))):
+        against = {arm: _against(records, arm, baseline, split, by) for arm in arms if arm != baseline}
+        for (*place, arm), runs in groups.items():
+            done = sorted({r.hash: r for r in runs if r.status == "finished" and _has(r, split)}.values(), key=_draw)
+            failed = tuple(r for r in runs if r.status == "failed") if split == TEST else ()
+            if done or failed:
+                first, named = (done or failed)[0], dict(zip(by, place, strict=True))
+                where = (study, named.get("part"), *(named[n] for n in PLACE), arm, first.study["label"], split)
+                for comparison in _beside(against.get(arm, []), named):
+                    found.append(Cell(*where, first.task["primary_metric"], tuple(done), failed, comparison))
+    return found
+
+
+def _place(record: Record, by: tuple[str, ...]) -> tuple:
+    size = record.run["size"] or sum(record.rows.get(split, 0) for split in ("train", "validation"))
+    fields = {"part": record.study["part"], "task": record.task["name"], "size": size}
+    return tuple({**fields, "encoder": record.encoder["name"]}[name] for name in by)
+
+
+def _parts_differ(records: Iterable[Record]) -> bool:
+    """Whether one draw of an arm in one place was asked for in two ways, which only parts of a study can tell apart."""
+    asked: dict[tuple, str] = {}
+    return any(
+        asked.setdefault((*_place(r, PLACE), r.study["arm"], _draw(r)), r.hash) != r.hash
+        for r in records
+        if r.status == "finished"
+    )
+
+
+def _has(record: Record, split: str) -> bool:
+    return split == TEST or split.removeprefix("ood/") in record.ood
+
+
+def _against(records: list[Record], arm: str, baseline: str | None, split: str, by: tuple[str, ...]):
+    if baseline is None:
+        return []
+    held = [r for r in records if _has(r, split)]
+    try:
+        return compare(held, arm, baseline, None if split == TEST else split, by)
+    except LookupError:  # no place has both
+        return []
+
+
+def _beside(comparisons: Iterable[Comparison], place: Mapping[str, Any]) -> list[Comparison | None]:
+    """The comparisons that belong to a place: one, or one for each encoder of the baseline if the arm has its own."""
+    here = [c for c in comparisons if all(c.cell[name] == place[name] for name in place if name != "encoder")]
+    return [c for c in here if c.encoder == place["encoder"]] or here or [None]
+
+
+def over_places(found: Sequence[Cell]) -> tuple[float, float, float]:
+    """Mean of the differences to the baseline over cells of one arm, and its interval at their level.
+
+    Half widths join by squares over tasks, which are independent, and add up over sizes of one task, whose rows are
+    nested; cells whose difference has no interval are left out. NaN without any.
+    """
+    known = [c for c in found if c.against is not None and math.isfinite(c.against.low)]
+    if not known:
+        return math.nan, math.nan, math.nan
+    by_task: dict[str, float] = defaultdict(float)
+    for c in known:
+        by_task[c.task] += (c.against.high - c.against.low) / 2
+    mean = statistics.fmean(c.against.mean for c in known)
+    half = math.hypot(*by_task.values()) / len(known)
+    return mean, mean - half, mean + half
+
+
+def by_study(paths: Iterable[str | Path]) -> dict[str, list[Record]]:
+    """The records of files by study, in order of appearance; those that belong to none by the name of their file.
+
+    Where such a file lacks the runs without a method, those of another file stand in, if task, size, encoder, steps and
+    learning rate are the same. Raises ``RecordError`` for a broken file.
+    """
+    found: dict[str, list[Record]] = defaultdict(list)
+    early: dict[str, list[Record]] = defaultdict(list)
+    for path in map(Path, paths):
+        for record in read_records(path):
+            if record.study is None:
+                early[path.stem].append(record)
+            else:
+                found[record.study["name"]].append(record)
+    bare = [r for records in early.values() for r in records if r.method["name"] == BASELINE]
+    for name, records in early.items():
+        has = {_setting(r)[:-1] for r in records if r.method["name"] == BASELINE}
+        wanted = {_setting(r) for r in records if _setting(r)[:-1] not in has and r.method["name"] != "frozen"}
+        found[name] += adopted([*records, *(r for r in bare if _setting(r) in wanted)], name)
+    return dict(found)
+
+
+def _setting(record: Record) -> tuple:
+    run = record.run
+    return record.task["name"], run["size"], record.encoder["name"], run["steps"], run["learning_rate"]
+
+
+def adopted(records: Iterable[Record], study: str) -> list[Record]:
+    """Records that belong to no study as if they were one named ``study``; those of a study stay as they are.
+
+    An arm is a method with the arguments given; it stands at the learning rate with the best mean validation score over
+    its draws, and its runs at other rates count as tuning. Test scores play no part.
+    """
+    records = list(records)
+    groups: dict[tuple, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.study is None:
+            groups[record.task["name"], record.run["size"], record.encoder["name"], method_label(record)].append(record)
+    studies: dict[str, dict[str, Any]] = {}
+    for (*_, arm), runs in groups.items():
+        finished = [r for r in runs if r.status == "finished"]
+        rates = sorted({r.run["learning_rate"] for r in runs})
+        best = best_rate(finished)[1] if finished else rates[0]
+        for r in runs:
+            stage = "final" if r.run["learning_rate"] == best else "tuning"
+            told = {"name": study, "part": "all", "arm": arm, "label": arm, "stage": stage, "trials": len(rates)}
+            studies[r.hash] = told | {"trial": {} if r.method["name"] == "frozen" else {"learning_rate": best}}
+    return [r if r.study else dataclasses.replace(r, study=studies[r.hash]) for r in records]
+
+
+def method_label(record: Record) -> str:
+    """The method with the hyperparameters that were given, the others being at their defaults."""
+    given = ", ".join(f"{key}={value}" for key, value in record.run["method_args"].items())
+    return f"{record.method['name']}({given})" if given else record.method["name"]

@@ -1,0 +1,174 @@
+"""Accuracy against cost: what each arm of a study gains on its baseline, and what it takes for it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from klnorm_lib.report import style
+from klnorm_lib.report.card_figures import as_html
+from klnorm_lib.report.cells import TEST, Cell, over_places
+
+FEWEST = 4  # arms, below which a plot says no more than the table
+UNITS = {"nll", "mse"}  # metrics that are no shares
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm over all places that every arm of a study has: its gain with an interval, and its cost.
+
+    ``gain``, ``low``, ``high``: mean difference to the baseline, hundredths; ``time``: seconds of a run over those of
+    the baseline, geometric mean over places; ``added``: parameters that the method adds, mean over places.
+    """
+
+    label: str
+    gain: float
+    low: float
+    high: float
+    time: float
+    added: float
+
+
+def arms(found: Iterable[Cell]) -> tuple[list[Arm], list[tuple[str, int, str]]]:
+    """The arms of a study on its test rows, the baseline first, and the places (task, size, encoder) they share.
+
+    Both lists are empty where the arms share no place or are fewer than four.
+    """
+    by_arm: dict[str, dict[tuple, Cell]] = defaultdict(dict)
+    base: dict[tuple, Cell] = {}
+    for c in found:
+        place = (c.task, c.size, c.against.encoder if c.against else c.encoder)
+        if c.split != TEST or c.metric in UNITS or c.mean is None or c.part:
+            continue
+        if c.against is None:
+            base[place] = c
+        elif math.isfinite(c.against.low):
+            by_arm[c.arm][place] = c
+    places = [p for p in base if by_arm and all(p in of for of in by_arm.values())]
+    if len(by_arm) + 1 < FEWEST or not places:
+        return [], []
+    first = base[places[0]]
+    shown = [Arm(first.label, 0.0, 0.0, 0.0, 1.0, statistics.fmean(_added(base[p]) for p in places))]
+    for of in by_arm.values():
+        here = [of[p] for p in places]
+        gain, low, high = (100 * v for v in over_places(here))
+        ratios = [of[p].seconds / base[p].seconds for p in places if of[p].seconds and base[p].seconds]
+        time = statistics.geometric_mean(ratios) if ratios else math.nan
+        shown.append(Arm(here[0].label, gain, low, high, time, statistics.fmean(map(_added, here))))
+    return shown, places
+
+
+def _added(cell: Cell) -> int:
+    return cell.added_parameters or 0
+
+
+def shown(found: Iterable[Cell]) -> bool:
+    """Whether a study has enough arms in common places for a plot."""
+    return bool(arms(found)[0])
+
+
+def sections(studies: Mapping[str, Sequence[Cell]]) -> list[str]:
+    """A figure with its words for every study that has one, in markdown."""
+    parts = []
+    for name, found in studies.items():
+        here, places = arms(found)
+        if here:
+            style.use()
+            parts.append(as_html(draw(here), in_words(name, here, places), _caption(name, places)))
+    return parts
+
+
+def _caption(study: str, places: Sequence[tuple[str, int, str]]) -> str:
+    where = ", ".join(f"{task} at {size}" for task, size, _ in places)
+    encoders = ", ".join(dict.fromkeys(encoder for *_, encoder in places))
+    return (
+        f"Study {study}, mean over {where}, with {encoders}. Bars: 95 % intervals of the mean difference to the "
+        "baseline, whose own point has none. The line joins arms that no other arm beats in both mean and cost; where "
+        "intervals overlap it is no ranking."
+    )
+
+
+def in_words(study: str, here: Sequence[Arm], places: Sequence[tuple[str, int, str]]) -> str:
+    """The figure for those who do not see it."""
+    told = [
+        f"{a.label}: {a.gain:+.1f} points [{a.low:+.1f}, {a.high:+.1f}], {a.time:.2f} times the time, "
+        f"{a.added:,.0f} added parameters"
+        for a in sorted(here, key=lambda a: -a.gain)
+    ]
+    count = len({task for task, *_ in places})
+    return f"Two plots of the gain against cost, study {study}, mean of {count} tasks. {'; '.join(told)}."
+
+
+def draw(here: Sequence[Arm]):
+    """Gain against time and against added parameters, a figure: every arm a labelled point with its interval."""
+    import matplotlib.pyplot as plt
+
+    height = max(2.8, 0.25 * len(here) + 0.9)
+    fig, (time, added) = plt.subplots(2, 1, figsize=(6.4, 2 * height))
+    _panel(time, here, [a.time for a in here], "time of a run, baseline = 1")
+    _panel(added, here, [a.added for a in here], "added parameters")
+    return fig
+
+
+def _panel(ax, here: Sequence[Arm], costs: Sequence[float], label: str) -> None:
+    ax.axhline(0, color=style.INK, lw=1, ls=":")
+    _scale(ax, [cost for cost in costs if math.isfinite(cost)])
+    edge = sorted(_front(here, costs))
+    ax.plot(*zip(*edge, strict=True), color=style.PALETTE[1], lw=1.2, ls="--", zorder=1)
+    for arm, cost in zip(here, costs, strict=True):
+        ax.plot([cost, cost], [arm.low, arm.high], color=style.PALETTE[0], lw=1.2, alpha=0.5)
+        ax.plot(cost, arm.gain, "o", color=style.PALETTE[0], ms=5)
+    # Names stand in a column beside the plot, in the order of their points, so that none hides another.
+    order = sorted((i for i, cost in enumerate(costs) if math.isfinite(cost)), key=lambda i: (here[i].gain, -costs[i]))
+    for at, i in enumerate(order):
+        ax.annotate(
+            here[i].label,
+            (costs[i], here[i].gain),
+            xytext=(1.06, (at + 0.5) / len(order)),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=style.FONT - 2,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": style.INK,
+                "lw": 0.6,
+                "alpha": 0.5,
+                "relpos": (0, 0.5),
+                "shrinkA": 1,
+                "shrinkB": 3,
+            },
+        )
+    ax.set(xlabel=label, ylabel="minus baseline, points")
+
+
+def _scale(ax, costs: Sequence[float]) -> None:
+    """A linear axis for costs that are close to each other, else a logarithmic one, with a place for zero."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    low, high = min(c for c in [*costs, math.inf] if c > 0), max(costs)
+    if min(costs) > 0 and high / low < 4:
+        room = 0.06 * (high - low) or 0.1
+        ax.set_xlim(low - room, high + room)
+        return
+    steps = [d * 10.0**e for e in range(-4, 12) for d in ((1, 2, 5) if high / low < 100 else (1,))]
+    if min(costs) > 0:
+        ax.set_xscale("log")
+        ticks = [t for t in steps if low / 1.3 <= t <= high * 1.3]
+        ax.set_xlim(low / 1.3, high * 1.3)
+    else:
+        start = 10.0 ** math.floor(math.log10(low)) if high > 0 else 1.0
+        ax.set_xscale("symlog", linthresh=start, linscale=0.6)
+        ticks = [0.0, *(t for t in steps if start <= t <= high * 1.3)]
+        ax.set_xlim(-0.4 * start, high * 1.6 if high > 0 else 1.0)
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}" if x >= 1 or x == 0 else f"{x:g}"))
+
+
+def _front(here: Sequence[Arm], costs: Sequence[float]) -> list[tuple[float, float]]:
+    """Cost and gain of the arms that no other arm beats in both."""
+    points = [(cost, arm.gain) for cost, arm in zip(costs, here, strict=True) if math.isfinite(cost)]
+    return [p for p in points if not any(q[0] <= p[0] and q[1] >= p[1] and q != p for q in points)]
