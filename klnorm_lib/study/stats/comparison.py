@@ -27,8 +27,9 @@ class Comparison:
     ``low`` and ``high`` bound the mean difference at ``level``, with the error of the test rows where ``rows`` (their
     number) is given; the ``verdict`` follows from them and ``margin``. ``bca`` and ``bootstrap`` (percentile) are of
     the draws alone. ``p_improvement`` is the share of draws in which the arm is better, ties by half. ``p_holm`` is
-    corrected over the comparisons that were made together. ``note`` says what is missing; intervals are NaN where
-    none can be given.
+    corrected over the comparisons that were made together. ``missing`` counts the draws that only one arm has a score
+    for, ``note`` says what else is not there; an interval is NaN where none can be given. ``cell`` holds what ``by``
+    named.
     """
 
     task: str | None
@@ -58,13 +59,14 @@ class Comparison:
     level: float
     larger_is_better: bool
     rows: int | None
+    missing: int
     note: str
     cell: Mapping[str, Any]
 
     @property
-    def missing(self) -> int:
-        """How many draws only one of the two arms has."""
-        return int(self.cell.get("missing", 0))
+    def within_margin(self) -> bool:
+        """Whether the interval lies inside the margin; a ``better`` within the margin is sure and small."""
+        return -self.margin < self.low and self.high < self.margin
 
     def __str__(self) -> str:
         return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}] {self.verdict}, {self.k} draws"
@@ -225,8 +227,9 @@ def _compare(cell, arms, first, second, name, margin, level, seed) -> Comparison
         level=level,
         larger_is_better=better_larger,
         rows=None if rows is None else rows.shape[1],
+        missing=missing,
         note="; ".join(notes),
-        cell={**cell, "missing": missing},
+        cell=cell,
     )
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
+ROUNDING = 1e-12  # differences that vary by less are the same number, written with rounding errors
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -68,7 +70,8 @@ def mean_of_draws(differences: ArrayLike) -> Mean:
     """The mean of paired differences (k,) with the error of the draws alone: it speaks for these test rows only."""
     values = np.asarray(differences, dtype=float)
     k = len(values)
-    error = values.std(ddof=1) / math.sqrt(k) if k > 1 and np.ptp(values) > 0 else 0.0
+    varies = k > 1 and np.ptp(values) > ROUNDING * max(1.0, np.abs(values).max())
+    error = values.std(ddof=1) / math.sqrt(k) if varies else 0.0
     return Mean(float(values.mean()) if k else math.nan, float(error), max(k - 1, 0))
 
 

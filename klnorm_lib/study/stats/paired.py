@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy import stats
+
+from klnorm_lib.study.stats.mean import mean_of_draws
 
 Draw = tuple[int, int]
 Scores = dict[Draw, float]
@@ -26,12 +27,13 @@ def t_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, flo
 
     .. math:: \bar d \pm t_{k-1}\, s / \sqrt k
 
-    Raises ``ValueError`` for fewer, over which no spread can be estimated. Source: Student 1908.
+    Without spread it is the mean itself, twice. Raises ``ValueError`` for k < 2, over which no spread can be
+    estimated. Source: Student 1908.
     """
     if len(differences) < 2:
         raise ValueError(f"an interval needs at least 2 paired differences, got {len(differences)}")
-    interval = stats.ttest_1samp(differences, 0.0).confidence_interval(level)
-    return float(interval.low), float(interval.high)
+    mean = mean_of_draws(differences)
+    return mean.interval(level) if mean.has_spread else (mean.value, mean.value)
 
 
 def verdict(low: float, high: float, margin: float | None = None, larger_is_better: bool = True) -> str:

@@ -1,0 +1,137 @@
+"""Every interval covers as often as it says, or as rarely as its docstring admits: measured by simulation."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from klnorm_lib.study import rows, stats
+from tests.study.simulated import crossed, records_of_rows
+
+REPEATS = 1500
+ERROR = 4 * math.sqrt(0.95 * 0.05 / REPEATS)  # four Monte Carlo standard errors
+
+
+def covered(intervals, truth):
+    low, high = np.array(list(intervals)).T
+    return float(np.mean((low <= truth) & (truth <= high)))
+
+
+@pytest.mark.parametrize("k", [2, 5, 10])
+def test_t_interval(k):
+    draws = np.random.default_rng(k).normal(0.3, 1.0, (REPEATS, k))
+    assert covered(map(stats.t_interval, draws), 0.3) == pytest.approx(0.95, abs=ERROR)
+    means = [stats.mean_of_draws(d).interval() for d in draws[:20]]
+    np.testing.assert_allclose(means, [stats.t_interval(d) for d in draws[:20]])
+
+
+def satterthwaite(table):
+    """The usual alternative, with one estimated number of degrees of freedom for both errors together."""
+    k, n = table.shape
+    by_draw, by_row = table.mean(1), table.mean(0)
+    ms_draw, ms_row = n * by_draw.var(ddof=1), k * by_row.var(ddof=1)
+    left = table - by_draw[:, None] - by_row + table.mean()
+    ms_left = (left**2).sum() / ((k - 1) * (n - 1))
+    if ms_row < ms_left:
+        total, freedom = ms_draw, k - 1
+    else:
+        total = ms_draw + ms_row - ms_left
+        parts = ms_draw**2 / (k - 1) + ms_row**2 / (n - 1) + ms_left**2 / ((k - 1) * (n - 1))
+        freedom = total**2 / parts
+    half = scipy_stats.t.ppf(0.975, freedom) * math.sqrt(total / (k * n))
+    return table.mean() - half, table.mean() + half
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("k", [2, 3, 5, 10])
+def test_interval_with_row_error(k, ratio):
+    """``ratio``: error of the draws over error of the rows, both of the mean."""
+    n = 100
+    rng = np.random.default_rng([k, int(10 * ratio)])
+    tables = [crossed(rng, k, n, ratio * math.sqrt(k / n), 1.0, mean=0.2) for _ in range(REPEATS)]
+    found = covered((stats.mean_of_rows(t.mean(axis=1), t).interval() for t in tables), 0.2)
+    assert found > 0.95 - ERROR
+    if k >= 5:  # not by being far too wide; with fewer draws it is wider than need be
+        assert found < 0.95 + ERROR + 0.025
+    draws_only = covered((stats.mean_of_draws(t.mean(axis=1)).interval() for t in tables), 0.2)
+    assert draws_only < 0.95 + ERROR
+    if k >= 5 and ratio <= 1:
+        assert draws_only < 0.93, "without row error the interval should fail here, or this test shows nothing"
+    if k == 2 and ratio == 3.0:
+        assert covered(map(satterthwaite, tables), 0.2) < 0.91, "the alternative that we did not take"
+
+
+def test_interval_of_0_1_rows_with_crossed_effects():
+    rng = np.random.default_rng(1)
+    lift, k, n, draw_sd = 0.4, 5, 150, 0.1
+    truth = scipy_stats.norm.cdf(lift / math.sqrt(3 + draw_sd**2)) - 0.5
+    intervals, alone = [], []
+    for _ in range(500):
+        made = records_of_rows(rng, k, n, lift, draw_sd=draw_sd)
+        right = [[r.row_scores["test"] for r in made if r.study["arm"] == arm] for arm in ("new", "plain")]
+        tables = [np.array([rows.decode(entry) for entry in arm]) for arm in right]
+        table = tables[0] - tables[1]
+        intervals.append(stats.mean_of_rows(table.mean(axis=1), table).interval())
+        alone.append(stats.t_interval(table.mean(axis=1)))
+    error = 4 * math.sqrt(0.95 * 0.05 / 500)
+    assert 0.95 - error < covered(intervals, truth) < 0.95 + error
+    assert covered(alone, truth) < 0.9
+
+
+@pytest.mark.parametrize("k", [5, 10])
+def test_percentile_bootstrap_covers_as_rarely_as_theory_says(k):
+    """The bootstrap's spread is sqrt((k - 1) / k) of the estimated one, and its quantile normal: both too small."""
+    draws = np.random.default_rng(k).normal(0.3, 1.0, (REPEATS, k))
+    expected = 1 - 2 * scipy_stats.t.sf(1.96 * math.sqrt((k - 1) / k), k - 1)
+    found = covered((stats.percentile(d, resamples=999) for d in draws), 0.3)
+    error = 4 * math.sqrt(expected * (1 - expected) / REPEATS)
+    assert found == pytest.approx(expected, abs=error + 0.015)  # 999 resamples and k values are not quite normal
+    assert found < 0.93
+    accelerated = covered((stats.bca(d, resamples=999) for d in draws), 0.3)
+    assert accelerated == pytest.approx(found, abs=0.03)
+
+
+def test_bootstraps_cover_when_draws_are_many():
+    draws = np.random.default_rng(0).exponential(1.0, (REPEATS, 60))
+    assert covered((stats.bca(d, resamples=999) for d in draws), 1.0) == pytest.approx(0.95, abs=ERROR + 0.015)
+    assert covered((stats.percentile(d, resamples=999) for d in draws), 1.0) == pytest.approx(0.95, abs=ERROR + 0.02)
+
+
+def test_stratified_bootstrap_of_paired_arms():
+    """Pairs keep what both arms share out of the interval; unpaired resampling does not."""
+    rng, truth, tasks, k = np.random.default_rng(3), 0.2, 5, 10
+    paired, unpaired = [], []
+
+    def lead(x, y):
+        return float(np.mean(x) - np.mean(y))
+
+    repeats = 250
+    for repeat in range(repeats):
+        shared = rng.normal(size=(k, tasks))
+        one, two = (shared + 0.5 * rng.normal(size=(k, tasks)) + shift for shift in (truth, 0.0))
+        paired.append(stats.stratified(lead, one, two, resamples=150, seed=repeat))
+        if repeat < 100:
+            unpaired.append(stats.stratified(lead, one, two, resamples=150, seed=repeat, paired=False))
+    expected = 1 - 2 * scipy_stats.t.sf(1.96 * math.sqrt((k - 1) / k), tasks * (k - 1))
+    assert covered(paired, truth) == pytest.approx(
+        expected, abs=4 * math.sqrt(expected * (1 - expected) / repeats) + 0.01
+    )
+    assert covered(unpaired, truth) > 0.98  # truly .999: three times as wide as need be
+
+
+@pytest.mark.parametrize("chance", [0.5, 0.8, 0.97])
+@pytest.mark.parametrize("ties", [0.0, 0.3])
+def test_probability_of_improvement(chance, ties):
+    rng = np.random.default_rng(0)
+    signs = np.where(rng.random((REPEATS, 10)) < chance, 1.0, -1.0)
+    signs[rng.random(signs.shape) < ties] = 0.0
+    truth = (1 - ties) * chance + ties / 2
+    assert covered((stats.probability_of_improvement(d)[1] for d in signs), truth) > 0.95 - ERROR
+
+
+def test_sd_interval():
+    draws = np.random.default_rng(0).normal(0.3, 2.0, (REPEATS, 5))
+    assert covered(map(stats.sd_interval, draws), 2.0) == pytest.approx(0.95, abs=ERROR)
+    with pytest.raises(ValueError, match="at least 2"):
+        stats.sd_interval([1.0])
