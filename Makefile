@@ -20,6 +20,10 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 EXECUTED := $(NOTEBOOKS:%=$(SRC)/%)
 LIBRARY := $(shell find klnorm_lib -type f -not -path '*/__pycache__/*' -not -name '*.lock')
 
+ENGINE ?= local
+JOBS ?= 2
+STUDIES := $(basename $(notdir $(wildcard klnorm_lib/studies/*.yaml)))
+
 # Threads of torch and of numpy's BLAS spin while they wait, which stalls a busy machine; BLAS has no switch for that.
 export OMP_WAIT_POLICY := PASSIVE
 export OPENBLAS_NUM_THREADS := 1
@@ -32,7 +36,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help book test lint colab-test environment-test repo-url clean FORCE
+.PHONY: help book test study bench lint colab-test environment-test repo-url clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -66,6 +70,14 @@ ifneq ($(NOTEBOOKS),)
 	@echo "== notebooks"
 	@$(PY) -m pytest --nbmake notebooks --nbmake-timeout=900 --timeout=1800
 endif
+
+bench: $(STAMP) ## measure what each method costs; writes klnorm_lib/studies/cost.json
+	@$(PY) benchmarks/cost.py
+
+study: $(STAMP) ## run a study: make study NAME=smoke [ENGINE=local|dask|ray] [JOBS=2]; remake a cell of its table: CELL=TASK/SIZE/ENCODER/ARM [DRAWS=3]
+	@test -n "$(NAME)" || { echo "say which: make study NAME=smoke; the studies are $(STUDIES)"; exit 1; }
+	@$(BIN)/klnorm study "$(NAME)" --engine $(ENGINE) --jobs $(JOBS) \
+		$(if $(RECORDS),--records "$(RECORDS)") $(if $(CELL),--remake "$(CELL)" $(if $(DRAWS),--draws $(DRAWS)))
 
 lint: $(STAMP) ## check formatting, imports, and that notebooks hold no outputs
 	@$(BIN)/ruff check .

@@ -324,7 +324,7 @@ def study_command(
         _print_json(cli_study.summary_dict(summary))
     else:
         err.print("\n".join(cli_study.summary_lines(summary)), markup=False, soft_wrap=True)
-    raise typer.Exit(bool(summary.failures))
+    raise typer.Exit(not summary.complete)
 
 
 @app.command()

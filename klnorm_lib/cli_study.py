@@ -53,13 +53,15 @@ def summary_lines(summary: Summary) -> list[str]:
         f"{summary.asked} runs: {summary.made} made in {spell(summary.seconds)}, {summary.found} recorded before, "
         f"{len(summary.failures)} failed; records in {summary.records}"
     ]
-    return lines + [f"failed: {failure}" for failure in summary.failures]
+    lines += [f"failed: {failure}" for failure in summary.failures]
+    return lines + [f"left out: {cell}" for cell in summary.left_out]
 
 
 def summary_dict(summary: Summary) -> dict[str, Any]:
     """The same for ``--json``."""
     failures = [{"command": f.run.command(), "message": f.message} for f in summary.failures]
     told = {"asked": summary.asked, "made": summary.made, "recorded_before": summary.found, "failures": failures}
+    told["left_out"] = summary.left_out
     return {**told, "seconds": round(summary.seconds, 3), "records": str(summary.records)}
 
 

@@ -109,10 +109,13 @@ class Grid:
                     items.append(self._item(part, task, at, encoder, arm, draw, trial, "tuning"))
         return _once(items)
 
-    def final(self, records: Iterable[Record], parts: Iterable[str] | None = None) -> list[Item]:
+    def final(
+        self, records: Iterable[Record], parts: Iterable[str] | None = None, untuned: list[str] | None = None
+    ) -> list[Item]:
         """The runs of the second stage, with the trials that the tuning runs among ``records`` choose.
 
-        Raises ``StudyError`` for a cell whose tuning runs are not all there.
+        Raises ``StudyError`` for a cell whose tuning runs are not all there; with a list ``untuned`` the cell is left
+        out and the reason put there.
         """
         tuned = Tuned(records)
         items = []
@@ -123,7 +126,13 @@ class Grid:
                     self._item(part, task, part.tuning_size or size, encoder, arm, draw, trial, "tuning")
                     for draw, trial in itertools.product(part.tuning_draws, arm.trials)
                 ]
-                trial = tuned.best(wanted)
+                try:
+                    trial = tuned.best(wanted)
+                except StudyError as error:
+                    if untuned is None:
+                        raise
+                    untuned.append(f"{task}/{size}/{encoder}/{arm.name}: {error}")
+                    continue
             items += [self._item(part, task, size, encoder, arm, draw, trial, "final") for draw in part.draws]
         return _once(items)
 
@@ -149,23 +158,28 @@ class Tuned:
     """The tuning runs among records, found again by their fields."""
 
     def __init__(self, records: Iterable[Record]) -> None:
+        records = list(records)
         self._found = {_key(r.run): r for r in records if r.status == "finished"}
+        self._failed = {_key(r.run) for r in records if r.status == "failed"}
 
     def best(self, items: Sequence[Item]) -> Mapping[str, Any]:
         """The trial with the best mean primary validation metric; ties: lowest mean validation loss, then the first.
 
-        Raises ``StudyError`` naming the first run that is not recorded.
+        A trial of which a run failed comes last. Raises ``StudyError`` naming the first run that is not recorded.
         """
         scores: dict[str, list[tuple[float, float]]] = defaultdict(list)
         trials = {}
         for item in items:
-            record = self._found.get(_key(item.run.to_dict()))
+            key, name = _key(item.run.to_dict()), repr(item.study["trial"])
+            trials[name] = item.study["trial"]
+            record = self._found.get(key)
+            if record is None and key in self._failed:
+                scores[name].append((-math.inf, -math.inf))
+                continue
             if record is None:
                 raise StudyError(f"a tuning run is not recorded yet: {item.run.command()}")
             value = record.validation[record.task["primary_metric"]]
             loss = record.validation.get("nll", record.validation.get("mse"))
-            name = repr(item.study["trial"])
-            trials[name] = item.study["trial"]
             scores[name].append((-math.inf if value is None else value, -math.inf if loss is None else -loss))
         means = {
             name: tuple(sum(part) / len(found) for part in zip(*found, strict=True)) for name, found in scores.items()
@@ -181,10 +195,10 @@ def _key(run: Mapping[str, Any]) -> str:
 
 
 def _once(items: Iterable[Item]) -> list[Item]:
-    """Items in order, a run that two parts share once."""
-    seen: dict[Run, Item] = {}
+    """Items in order, a run that two parts share once for each arm."""
+    seen: dict[tuple[Run, str], Item] = {}
     for item in items:
-        seen.setdefault(item.run, item)
+        seen.setdefault((item.run, item.study["arm"]), item)
     return list(seen.values())
 
 

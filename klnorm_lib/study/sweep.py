@@ -33,14 +33,23 @@ class Failure:
 
 @dataclass
 class Summary:
-    """What came of a study: runs ``asked`` for, ``made`` now, ``found`` recorded already, and the failures."""
+    """What came of a study: runs ``asked`` for, ``made`` now, ``found`` recorded already, and the failures.
+
+    ``left_out``: cells that could not be tuned, and why.
+    """
 
     records: Path | None
     asked: int = 0
     made: int = 0
     found: int = 0
     failures: list[Failure] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything asked for is finished."""
+        return not self.failures and not self.left_out
 
     def add(self, other: Summary) -> None:
         """Count another stage in."""
@@ -95,7 +104,8 @@ def sweep(
     ledger, total = Ledger(path), Summary(path)
     with options.crew() as crew:
         total.add(_stage(crew, grid.tuning(parts), ledger, "tuning", options))
-        total.add(_stage(crew, grid.final(ledger.records, parts), ledger, "final", options))
+        items = grid.final(ledger.records, parts, total.left_out)
+        total.add(_stage(crew, items, ledger, "final", options))
     return total
 
 
