@@ -54,6 +54,6 @@ def _parts(record: Record, metric: str | None) -> tuple[str, str]:
         if "/".join(parts[1:]) in record.ood or len(parts) == 2:  # names of sets may hold a slash
             return primary, "/".join(parts)
         return parts[-1], "/".join(parts[:-1])
-    if len(parts) > 1:
+    if len(parts) > 1 or parts[0] == "ood":
         raise ValueError(f"unknown metric {metric!r}; say a name, 'gap', 'gap/NAME', 'ood/SET' or 'ood/SET/NAME'")
     return parts[0], "test"
