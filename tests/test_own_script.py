@@ -17,7 +17,7 @@ from klnorm_lib.report.tables import packaged
 from tests import zoo
 from tests.book import ROOT
 
-CARDS = ("klnorm", "vib", "norm_head", "mlp_head")
+CARDS = ("klnorm", "vib", "norm_head", "mlp_head", "mixout")
 RESUMING = """\
 import os, sys, torch
 from transformers import AutoModelForSequenceClassification, Trainer, TrainerCallback, TrainingArguments, set_seed
