@@ -14,14 +14,16 @@ import nbformat
 from tasks_page import tasks_page
 
 FLOORS = ("functional", "tasks", "encoders", "methods", "probes", "study", "report", "cli")
-GENERATED = ("status", "results", "encoders", "tasks", "library/index", *(f"library/{floor}" for floor in FLOORS))
+MADE = ("status", "results", "could_not_reproduce", "encoders", "tasks")
+GENERATED = (*MADE, "library/index", *(f"library/{floor}" for floor in FLOORS))
 PACKAGES = ("torch", "transformers", "datasets", "numpy", "scipy", "matplotlib", "papermill", "jupyter-book")
 MACHINE = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def generate(src: Path) -> dict[str, str]:
     """File name below ``book/`` to Markdown text."""
-    written = {"status": status(src), "results": results(), "encoders": encoders(), "tasks": tasks_page(), **library()}
+    written = {"status": status(src), "results": results(), "could_not_reproduce": could_not_reproduce()}
+    written |= {"encoders": encoders(), "tasks": tasks_page(), **library()}
     return {f"{name}.md": written[name] for name in GENERATED}
 
 
@@ -113,6 +115,13 @@ def results() -> str:
     from klnorm_lib.report import results_html
 
     return results_html.page()
+
+
+def could_not_reproduce() -> str:
+    """The paper's claims beside the verdicts of the records."""
+    from klnorm_lib.report import could_not_reproduce
+
+    return could_not_reproduce.page()
 
 
 def encoders() -> str:

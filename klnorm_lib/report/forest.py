@@ -1,164 +1,237 @@
-"""A method against each of its controls, seed by seed: as a table, as a forest plot, and in words.
-
-Intervals are Student's; Holm's correction is over all rows of one table.
-"""
+"""Forest plots and sentences from paired comparisons; every number is that of ``klnorm_lib.study.stats``."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from klnorm_lib.report import paired, style
-from klnorm_lib.report.tables import method_label
-from klnorm_lib.study import Record
+from klnorm_lib.report import style
+from klnorm_lib.study.stats import Comparison
 
-LEVEL = 0.95
-_LOOKS = {"better": ("^", style.PALETTE[0]), "worse": ("v", style.PALETTE[1]), "cannot tell": ("D", style.INK)}
+LOOKS = {
+    "better": ("^", style.PALETTE[0]),
+    "worse": ("v", style.PALETTE[1]),
+    "equivalent": ("s", style.PALETTE[3]),
+    "cannot tell": ("D", style.INK),
+}
+ROW = 0.36  # inches of height for one comparison
+NATS = ("nll",)  # measured in nats; everything else is a fraction and shown in hundredths
+WORDS = {"ece": "calibration error", "gap": "train-test gap"}
 
 
-def comparisons(records: Iterable[Record], method: str = "klnorm") -> pd.DataFrame:
-    """One row for each task, size, encoder, budget, split and control: the method minus the control, in points.
+def unit(metric: str) -> tuple[float, str]:
+    """The factor by which a difference of this metric is shown, and the name of what is shown."""
+    return (1.0, "nats") if metric.split("/")[-1] in NATS else (100.0, "points")
 
-    ``records``: finished ones are used. The method's own arm with ``beta=0`` is a control. Each arm is at the learning
-    rate with the best mean validation score among those that both were tried at; out-of-domain scores are of the same
-    runs. Columns: task, size, encoder, split, arm, control, change (an array, one difference of the primary metric for
-    each pair of seeds, in hundredths), low, high (95 % interval of the mean), verdict, p (two-sided t test), holm
-    (whether zero is left out after Holm's correction over the table), largest (whether a rate is the largest tried).
-    Raises ``LookupError`` when nothing can be compared.
+
+def labels(records: Iterable) -> dict[str, str]:
+    """Arm to the label that its study gave it, from records that belong to a study; the first one counts."""
+    found: dict[str, str] = {}
+    for record in records:
+        if record.study:
+            found.setdefault(record.study["arm"], record.study["label"])
+    return found
+
+
+def places(comparisons: Sequence[Comparison]) -> list[str]:
+    """Where each comparison was made: its task, and whatever else there are two of among all.
+
+    Raises ``LookupError`` when there are none.
     """
-    cells: dict[tuple, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
-    for record in records:
-        if record.status == "finished":
-            size = record.rows["train"] + record.rows["validation"]
-            place = (record.task["name"], size, record.encoder["name"], record.run["steps"])
-            cells[place][method_label(record)].append(record)
-    rows = []
-    for (task, size, encoder, _), arms in cells.items():
-        ours = {label: arm for label, arm in arms.items() if _is(arm[0], method)}
-        place = {"task": task, "size": size, "encoder": encoder}
-        for label, arm in ours.items():
-            for name in sorted(set(arms) - set(ours), key=lambda n: (n != "plain", n)):
-                rows += [place | row for row in _compare(label, arm, name, arms[name])]
-    if not rows:
-        raise LookupError(
-            f"the records hold no two seeds of {method} and of another arm on the same task, size, encoder and steps"
-        )
-    table = pd.DataFrame(rows)
-    ordered = table["p"].sort_values(kind="stable")
-    steps = (ordered * np.arange(len(ordered), 0, -1)).cummax()
-    table["holm"] = (steps < 1 - LEVEL).reindex(table.index)
-    return table
+    if not comparisons:
+        raise LookupError("there is nothing to compare: the records hold no draw that both arms have")
+    several = {name: len({getattr(c, name) for c in comparisons}) > 1 for name in ("size", "encoder")}
+    metrics = {task: {c.metric for c in comparisons if c.task == task} for task in {c.task for c in comparisons}}
+    told = []
+    for c in comparisons:
+        words = [f"{c.task} at {c.size}" if several["size"] else str(c.task)]
+        words += [str(c.encoder).split("/")[-1]] if several["encoder"] else []
+        words += [metric_in_words(c.metric)] if any(len(m) > 1 for m in metrics.values()) else []
+        told.append(", ".join(words))
+    return told
 
 
-def _is(record: Record, method: str) -> bool:
-    return record.method["name"] == method and record.method["fields"].get("beta") != 0
+def metric_in_words(metric: str) -> str:
+    """A metric as a reader would say it: ``ood/scitail/accuracy`` is the accuracy on scitail."""
+    first, *rest = metric.split("/")
+    if first == "ood":
+        return f"{WORDS.get(rest[1], rest[1])} on {rest[0]}" if len(rest) > 1 else f"on {rest[0]}"
+    return WORDS.get(first, first)
 
 
-def _compare(label: str, arm: list[Record], name: str, control: list[Record]) -> Iterable[dict]:
-    pair = paired.shared_rates(arm, control)
-    rates = [paired.best_rate(records)[1] for records in pair]
-    largest = any(paired.best_rate(records)[2] for records in pair)
-    for split in ("test", *(f"ood/{name}" for name in arm[0].ood)):
-        change = 100 * paired.differences(*(_scores(r, rate, split) for r, rate in zip(pair, rates, strict=True)))
-        if len(change) < 2:
-            continue
-        low, high = paired.t_interval(change, LEVEL)
-        yield {
-            "split": split,
-            "arm": label,
-            "control": name,
-            "change": change,
-            "low": low,
-            "high": high,
-            "verdict": paired.verdict(low, high),
-            "p": _p(change),
-            "largest": largest,
-        }
+def pairs(comparisons: Sequence[Comparison], names: Mapping[str, str] | None = None) -> tuple[str, list[str]]:
+    """What is subtracted from what, and the name of each comparison: of the side that varies, or of both."""
+    names = names or {}
+    arm = [names.get(c.arm, c.arm) for c in comparisons]
+    base = [names.get(c.baseline, c.baseline) for c in comparisons]
+    if len(set(base)) == 1 and len(set(arm)) == 1:
+        return f"{arm[0]} minus {base[0]}", arm
+    if len(set(base)) == 1:
+        return f"arm minus {base[0]}", arm
+    if len(set(arm)) == 1:
+        return f"{arm[0]} minus arm", base
+    return "difference", [f"{one} minus {other}" for one, other in zip(arm, base, strict=True)]
 
 
-def _scores(records: list[Record], rate: float, split: str) -> paired.Scores:
-    found = {}
-    for record in records:
-        scores = record.test if split == "test" else record.ood.get(split.removeprefix("ood/"), {})
-        value = scores.get(record.task["primary_metric"])
-        if record.run["learning_rate"] == rate and value is not None:
-            found[record.run["split_seed"], record.run["seed"]] = value
-    return found
+def draw(
+    comparisons: Sequence[Comparison],
+    names: Mapping[str, str] | None = None,
+    columns: int | None = None,
+    limit: float | None = None,
+    panel: str = "place",
+):
+    """The forest plot, a figure: every draw a dot, the mean a mark, its interval a bar.
 
+    ``names``: arm to label, see :func:`labels`. ``panel``: a panel for each ``place`` with a row for each pair of arms,
+    or for each ``pair`` with a row for each place. ``columns``: panels side by side, at most two if not given.
+    ``limit``: differences beyond plus or minus it, in the unit shown, are drawn at the edge, with the mean in writing.
+    Marks: triangles up and down for ``better`` and ``worse``, squares for ``equivalent``, diamonds for ``cannot tell``;
+    a star: zero is left out after Holm's correction, too. The tinted band is the margin within which arms count as
+    equivalent. Rows have the same height in every panel.
 
-def _p(change: np.ndarray) -> float:
-    if np.ptp(change) == 0:  # no spread: the t statistic is infinite, or 0 / 0
-        return float(change[0] == 0)
-    return float(stats.ttest_1samp(change, 0.0).pvalue)
-
-
-def panels(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The rows of each panel of :func:`draw`, by its title: one task, size, split, and what else there are two of."""
-    told = [column for column in ("encoder", "arm") if table[column].nunique() > 1]
-    found: dict[str, pd.DataFrame] = {}
-    for _, part in table.groupby(["task", "size", "encoder", "arm", "split"], sort=False):
-        row = part.iloc[0]
-        split = row["split"].replace("ood/", "shift of ")
-        found[", ".join([row["task"], f"{row['size']} labels", *row[told], split])] = part
-    return found
-
-
-def _minus(table: pd.DataFrame) -> str:
-    arms = table["arm"].unique()
-    return f"{arms[0] if len(arms) == 1 else 'method'} minus control"
-
-
-def draw(table: pd.DataFrame):
-    """The forest plot of :func:`comparisons`, a figure: every seed a dot, the mean a mark, its interval a bar.
-
-    Triangles up and down: the interval leaves zero out; diamonds: it does not. A star: so it does after Holm's
-    correction.
+    Raises ``LookupError`` when there is nothing to draw, ``ValueError`` for metrics of two units.
     """
     import matplotlib.pyplot as plt
 
-    parts = panels(table)
-    heights = [len(part) + 0.8 for part in parts.values()]
-    size = (6.4, 0.42 * sum(heights) + 0.9)
-    fig, axes = plt.subplots(len(parts), 1, figsize=size, sharex=True, height_ratios=heights, squeeze=False)
-    for ax, (title, part) in zip(axes.flat, parts.items(), strict=True):
-        for y, row in enumerate(part.itertuples()):
-            marker, colour = _LOOKS[row.verdict]
-            ax.plot([row.low, row.high], [y, y], color=colour, lw=2)
-            ax.plot(row.change, np.full(len(row.change), y - 0.32), "o", color=style.PALETTE[2], ms=4, alpha=0.6)
-            ax.plot(row.change.mean(), y, marker, color=colour, ms=8)
-        ax.axvline(0, color=style.INK, lw=1, ls=":")
-        names = [f"{row.control}{' *' if row.holm else ''}" for row in part.itertuples()]
-        ax.set(yticks=range(len(part)), yticklabels=names, ylim=(len(part) - 0.4, -0.8))
-        ax.set_title(title, loc="left", fontsize=style.FONT)
-        ax.grid(axis="y", visible=False)
-    axes[-1, 0].set_xlabel(f"{_minus(table)}, points")
+    where, (what, who) = places(comparisons), pairs(comparisons, names)
+    of, rows = (where, who) if panel == "place" else (who, where)
+    units = {unit(c.metric) for c in comparisons}
+    if len(units) > 1:
+        raise ValueError("the metrics of one figure must share a unit; draw those in nats by themselves")
+    factor, shown = units.pop()
+    order, titles = list(dict.fromkeys(rows)), list(dict.fromkeys(of))
+    columns = min(columns or 2, len(titles))
+    lines = -(-len(titles) // columns)
+    parts = {
+        title: [(c, order.index(row)) for c, row, o in zip(comparisons, rows, of, strict=True) if o == title]
+        for title in titles
+    }
+    runs = {title: behind([c for c, _ in part]) for title, part in parts.items()}
+    alike = len(set(runs.values())) == 1
+    size = (6.4, lines * (ROW * (len(order) + 1) + (0.15 if alike else 0.45)) + 1.2)
+    fig, axes = plt.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
+    for ax, (title, part) in zip(axes.flat, parts.items(), strict=False):
+        _panel(ax, part, factor, limit)
+        above = [title.replace(", ", "\n") if columns > 2 else title]
+        above += [] if alike else [runs[title].replace(", ", "\n") if columns > 1 else runs[title]]
+        ax.set_title("\n".join(above), loc="left", fontsize=style.FONT - 1)
+    for ax in axes.flat[len(titles) :]:
+        ax.set_visible(False)
+    for ax in axes[:, 0]:
+        ax.set(yticks=range(len(order)), yticklabels=order, ylim=(len(order) - 0.35, -0.85))
+    for column in range(columns):  # the last panel of each column has the numbers
+        axes[(len(titles) - 1 - column) // columns, column].tick_params(axis="x", labelbottom=True)
+    if limit is not None:
+        axes[0, 0].set_xlim(-limit, limit)
+    below = [f"{what}, {shown}", *([next(iter(runs.values()))] if alike else [])]
+    fig.supxlabel("\n".join(below), fontsize=style.FONT)
+    fig.legend(handles=_legend({c.verdict for c in comparisons}), loc="outside upper center", ncols=3)
     return fig
 
 
-def in_words(table: pd.DataFrame) -> str:
-    """Every row of :func:`comparisons` as a line, and what may be made of all of them together."""
-    lines = []
-    for title, part in panels(table).items():
-        lines.append(f"{title}: {_minus(table)}, points")
-        width = max(map(len, part["control"]))
-        for row in part.itertuples():
-            told = f"{row.change.mean():+5.1f} [{row.low:+5.1f}, {row.high:+5.1f}]"
-            lines.append(f"  {row.control:<{width}} {told} {row.verdict}{', after Holm too' if row.holm else ''}")
-    clear, number = (table["verdict"] != "cannot tell").sum(), len(table)
-    seeds = sorted({len(change) for change in table["change"]})
-    half = ((table["high"] - table["low"]) / 2).median()
-    lines += [
-        "",
-        f"{clear} of {number} intervals leave zero out; chance alone would give about {(1 - LEVEL) * number:.1f}.",
-        f"{table['holm'].sum()} of {number} do after Holm's correction over all of them.",
-        f"Pairs of seeds: {' or '.join(map(str, seeds))}. Median width of the intervals: {2 * half:.1f} points.",
+def behind(comparisons: Sequence[Comparison]) -> str:
+    """How many labels and draws stand behind some comparisons: ``200 labels, 5 to 10 draws``."""
+    sizes, draws = (sorted(values) for values in ({c.size for c in comparisons}, {c.k for c in comparisons}))
+    return f"{_span(sizes)} labels, {_span(draws)} draws"
+
+
+def _span(numbers: Sequence[int]) -> str:
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+
+
+def _panel(ax, part: Sequence[tuple[Comparison, int]], factor: float, limit: float | None) -> None:
+    edge = np.inf if limit is None else 0.97 * limit
+    for y in range(1, max(y for _, y in part) + 1, 2):
+        ax.axhspan(y - 0.5, y + 0.5, color=style.GRID, alpha=0.35, lw=0)
+    margin = factor * part[0][0].margin
+    ax.axvspan(-margin, margin, color=style.PALETTE[3], alpha=0.1, lw=0)
+    ax.axvline(0, color=style.INK, lw=1, ls=":")
+    for c, y in part:
+        marker, colour = LOOKS[c.verdict]
+        drawn = np.clip(factor * np.asarray(c.differences), -edge, edge)
+        ax.plot(drawn, np.full(len(drawn), y - 0.27), "o", color=colour, ms=3.2, alpha=0.5, mec="none")
+        low, mean, high = (float(np.clip(factor * v, -edge, edge)) for v in (c.low, c.mean, c.high))
+        ax.plot([low, high], [y + 0.1, y + 0.1], color=colour, lw=2, solid_capstyle="butt")
+        ax.plot(mean, y + 0.1, marker, color=colour, ms=6.5)
+        star = "*" if c.p_holm < 1 - c.level else ""
+        beyond = abs(factor * c.mean) > edge
+        text = f"{factor * c.mean:+.0f}{star}".replace("-", "−") if beyond else star
+        at, side, shift = (mean, "right", -8) if beyond and mean > 0 else (high, "left", 8 if beyond else 3)
+        look = {"textcoords": "offset points", "ha": side, "color": colour, "fontsize": style.FONT - 2 * beyond}
+        ax.annotate(text, (at, y + 0.1), (shift, -4 if beyond else -6), **look)
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
+
+
+def _legend(verdicts: Iterable[str]) -> list:
+    from matplotlib.lines import Line2D
+
+    marks = [
+        Line2D([], [], color=colour, marker=marker, ms=6.5, lw=2, label=verdict)
+        for verdict, (marker, colour) in LOOKS.items()
+        if verdict in set(verdicts)
     ]
-    if table["largest"].any():
-        lines.append(
-            f"In {table['largest'].sum()} rows an arm is at the largest learning rate tried: it may be undertuned."
-        )
-    return "\n".join(lines)
+    return [*marks, Line2D([], [], color=style.INK, marker="o", ms=3.2, alpha=0.5, lw=0, label="one draw")]
+
+
+def table(comparisons: Sequence[Comparison], names: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """The same as a table, a row for each pair of arms and a column for each place: mean, interval and verdict."""
+    cells: dict[str, dict[str, str]] = {}
+    for c, place, pair in zip(comparisons, places(comparisons), pairs(comparisons, names)[1], strict=True):
+        cells.setdefault(place, {})[pair] = f"{told(c)} {c.verdict}"
+    return pd.DataFrame(cells).fillna("–")
+
+
+def told(c: Comparison) -> str:
+    """Mean and interval of one comparison, in the unit shown: ``+1.2 [-0.4, +2.8]``."""
+    factor, shown = unit(c.metric)
+    digits = 1 if shown == "points" else 3
+    return f"{factor * c.mean:+.{digits}f} [{factor * c.low:+.{digits}f}, {factor * c.high:+.{digits}f}]"
+
+
+def in_words(comparisons: Sequence[Comparison], names: Mapping[str, str] | None = None) -> str:
+    """A line for each pair of arms, with the interval of every place, and what all of them together are worth."""
+    where, (what, who) = places(comparisons), pairs(comparisons, names)
+    _, shown = unit(comparisons[0].metric)
+    lines = [f"{what[0].upper()}{what[1:]}, {shown}; {behind(comparisons)}."]
+    for pair in dict.fromkeys(who):
+        said = []
+        for verdict in LOOKS:
+            at = [
+                f"{place} {told(c)}"
+                for c, place, name in zip(comparisons, where, who, strict=True)
+                if name == pair and c.verdict == verdict
+            ]
+            said += [f"{verdict}: {'; '.join(at)}"] if at else []
+        lines.append(f"{pair}: {'. '.join(said)}.")
+    return "\n".join(
+        textwrap.fill(line, 110, subsequent_indent="  ", break_on_hyphens=False)
+        for line in (*lines, "", summary(comparisons))
+    )
+
+
+def summary(comparisons: Sequence[Comparison]) -> str:
+    """How many verdicts of each kind, how many chance alone would give, and what Holm's correction leaves."""
+    number, level = len(comparisons), comparisons[0].level
+    counts = {verdict: sum(c.verdict == verdict for c in comparisons) for verdict in LOOKS}
+    kinds = ", ".join(f"{verdict} {count}" for verdict, count in counts.items())
+    clear = sum(c.low > 0 or c.high < 0 for c in comparisons)
+    left = sum(c.p_holm < 1 - level for c in comparisons)
+    factor, shown = unit(comparisons[0].metric)
+    half = factor * float(np.nanmedian([c.high - c.low for c in comparisons])) / 2
+    return (
+        f"{number} comparisons of {_span(sorted({c.k for c in comparisons}))} paired draws: {kinds}. Zero is left out "
+        f"by {clear} intervals, where chance alone would give about {(1 - level) * number:.1f}, and by {left} after "
+        f"Holm's correction. Half an interval is {half:.{1 if shown == 'points' else 3}f} {shown} in the median."
+    )
+
+
+def alt(comparisons: Sequence[Comparison], names: Mapping[str, str] | None = None) -> str:
+    """What the figure shows, for those who do not see it."""
+    what, who = pairs(comparisons, names)
+    shown = f"at {'; '.join(dict.fromkeys(places(comparisons)))}, for {', '.join(dict.fromkeys(who))}"
+    marks = "Dots are draws, a mark their mean, a bar its interval."
+    return f"Forest plot of paired differences, {what}, {shown}. {marks} {summary(comparisons)}"

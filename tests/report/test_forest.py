@@ -1,106 +1,116 @@
-"""A method against its controls: the right seeds at the right rates, and words that follow from the numbers."""
+"""Forest plots show every draw at its place, and the words say what the comparisons say."""
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from scipy import stats
 
 from klnorm_lib.report import forest
-from tests.report.test_card import fake
+from klnorm_lib.study import stats
+from tests.study.simulated import record
 
 matplotlib.use("Agg")
-
-
-def record(method, seed, test, rate=1e-3, validation=0.5, task="words", **args):
-    made = fake("e", rate, seed, validation, test)
-    made.task = {"name": task, "primary_metric": "accuracy"}
-    made.rows = {"train": 80, "validation": 20}
-    made.method = {"name": method, "fields": {"beta": 1e-3} | args if method == "klnorm" else args}
-    made.run = {**made.run, "steps": 5, "method_args": args}
-    made.test, made.ood = {"accuracy": test}, {"noise": {"accuracy": test / 2}}
-    return made
+LEVELS = {"plain": 0.5, "new": 0.7, "same": 0.5, "odd": 0.2}
 
 
 @pytest.fixture
 def records():
-    noise = np.random.default_rng(0).normal(0, 0.01, (3, 5))
-    return [
-        record(method, seed, level + noise[i, seed], **args)
-        for i, (method, level, args) in enumerate(
-            [("klnorm", 0.7, {}), ("plain", 0.5, {}), ("klnorm", 0.7, {"beta": 0.0})]
-        )
-        for seed in range(5)
+    """Three arms beside plain on two tasks: one far above, one that cannot be told, one far below."""
+    noise = np.random.default_rng(0).normal(0, 0.01, (2, 4, 5))
+    made = [
+        record(arm, draw, level + noise[t, a, draw], task)
+        for t, task in enumerate(("words", "sounds"))
+        for a, (arm, level) in enumerate(LEVELS.items())
+        for draw in range(5)
     ]
+    for one in made:
+        one.study["label"] = one.study["arm"].upper()
+        one.calibration["test"]["nll"] = 1.0
+    return made
 
 
-def test_rows_by_hand(records):
-    table = forest.comparisons(records)
-    assert list(table["control"]) == ["plain", "plain", "klnorm(beta=0.0)", "klnorm(beta=0.0)"]
-    assert list(table["split"]) == ["test", "ood/noise"] * 2
-    change = 100 * np.array([records[i].test["accuracy"] - records[5 + i].test["accuracy"] for i in range(5)])
-    first = table.iloc[0]
-    np.testing.assert_allclose(first["change"], change)
-    np.testing.assert_allclose(table.iloc[1]["change"], change / 2)
-    interval = stats.ttest_1samp(change, 0).confidence_interval(0.95)
-    assert (first["low"], first["high"]) == pytest.approx(tuple(interval))
-    assert (first["size"], first["verdict"], first["holm"]) == (100, "better", True)
-    assert table.iloc[2]["verdict"] == "cannot tell"
-    assert not table.iloc[2]["holm"]
+@pytest.fixture
+def compared(records):
+    return stats.with_holm([c for arm in ("new", "same", "odd") for c in stats.compare(records, arm, "plain")])
 
 
-def test_rate_is_chosen_on_validation_for_the_shifts_too(records):
-    flattering = [record("klnorm", seed, 1.0, rate=1e-2, validation=0.1) for seed in range(5)]
-    flattering += [record("plain", seed, 0.0, rate=1e-2, validation=0.1) for seed in range(5)]
-    for split in (0, 1):
-        one, two = forest.comparisons(records).iloc[split], forest.comparisons(records + flattering).iloc[split]
-        np.testing.assert_array_equal(one["change"], two["change"])
+def test_a_panel_for_each_task_a_row_for_each_arm_and_every_draw_a_dot(records, compared):
+    fig = forest.draw(compared, forest.labels(records))
+    assert [ax.get_title("left") for ax in fig.axes] == ["words", "sounds"]
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["NEW", "SAME", "ODD"]
+    assert fig.get_supxlabel() == "arm minus PLAIN, points\n200 labels, 5 draws"
+    for ax, task in zip(fig.axes, ("words", "sounds"), strict=True):
+        dots = [line for line in ax.lines if line.get_marker() == "o"]
+        assert len(dots) == 3
+        for line, arm in zip(dots, ("new", "same", "odd"), strict=True):
+            (c,) = (c for c in compared if (c.task, c.arm) == (task, arm))
+            np.testing.assert_allclose(line.get_xdata(), 100 * c.differences)
+        marks = [line for line in ax.lines if line.get_marker() in "^vsD" and len(line.get_xdata()) == 1]
+        assert [line.get_marker() for line in marks] == ["^", "D", "v"]
+        bars = [line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "-"]
+        assert bars[0] == pytest.approx([100 * c.low for c in compared if c.task == task][:1] + [bars[0][1]])
+    plt.close(fig)
 
 
-def test_holm_is_stricter_than_each_interval_alone():
-    # 20 rows, p just under .05 each: every interval leaves zero out, none survives
-    change = np.array([0.0, 0.01, 0.02, 0.03, 0.04])
-    change += stats.sem(change) * stats.t.ppf(0.98, 4) - change.mean()
-    made = [record("klnorm", seed, 0.5 + c, task=f"t{t}") for t in range(10) for seed, c in enumerate(change)]
-    made += [record("plain", seed, 0.5, task=f"t{t}") for t in range(10) for seed in range(5)]
-    table = forest.comparisons(made)
-    assert (table["verdict"] == "better").all()
-    assert not table["holm"].any()
-    alone = made[:5] + made[50:55]
-    for one in alone:
-        one.ood = {}
-    assert forest.comparisons(alone)["holm"].all()
+def test_what_lies_beyond_the_limit_stands_at_the_edge_with_its_number(compared):
+    fig = forest.draw(compared, limit=8)
+    ax = fig.axes[0]
+    assert ax.get_xlim() == (-8, 8)
+    assert all(np.abs(line.get_xdata()).max() <= 8 for line in ax.lines if line.get_marker() == "o")
+    means = {c.arm: 100 * c.mean for c in compared if c.task == "words"}
+    written = [text.get_text() for text in ax.texts if text.get_text()]
+    assert written == [f"{means[arm]:+.0f}*".replace("-", "−") for arm in ("new", "odd")]
+    plt.close(fig)
 
 
-def test_equal_arms_and_single_seeds(records):
-    same = [record("vib", seed, records[seed].test["accuracy"]) for seed in range(5)]
-    row = forest.comparisons(records[:5] + same).iloc[0]
-    assert (row["low"], row["high"], row["verdict"], row["p"]) == (0, 0, "cannot tell", 1)
-    for nothing in ([], records[:5], records[5:10], [records[0], records[5]]):
-        with pytest.raises(LookupError, match="no two seeds of klnorm"):
-            forest.comparisons(nothing)
+def test_panels_by_pair_have_a_row_for_each_place(records):
+    compared = [c for base in ("plain", "odd") for c in stats.compare(records, "new", base)]
+    fig = forest.draw(compared, panel="pair")
+    assert [ax.get_title("left") for ax in fig.axes] == ["plain", "odd"]
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["words", "sounds"]
+    assert fig.get_supxlabel().startswith("new minus arm, points\n")
+    plt.close(fig)
 
 
-def test_figure_shows_every_seed_and_every_row(records):
-    table = forest.comparisons(records)
-    fig = forest.draw(table)
-    assert [ax.get_title("left") for ax in fig.axes] == [
-        "words, 100 labels, test",
-        "words, 100 labels, shift of noise",
-    ]
-    for ax, part in zip(fig.axes, forest.panels(table).values(), strict=True):
-        dots = [line.get_xdata() for line in ax.lines if line.get_marker() == "o"]
-        for shown, expected in zip(dots, part["change"], strict=True):
-            np.testing.assert_array_equal(shown, expected)
-        assert [label.get_text() for label in ax.get_yticklabels()] == ["plain *", "klnorm(beta=0.0)"]
-    matplotlib.pyplot.close(fig)
+def test_draws_stand_above_each_panel_where_they_differ(records):
+    fewer = [r for r in records if r.task["name"] == "words" or r.run["seed"] < 3]
+    fig = forest.draw(stats.compare(fewer, "new", "plain"))
+    assert [ax.get_title("left") for ax in fig.axes] == ["words\n200 labels\n5 draws", "sounds\n200 labels\n3 draws"]
+    assert fig.get_supxlabel() == "new minus plain, points"
+    plt.close(fig)
 
 
-def test_words_say_what_the_rows_say(records):
-    table = forest.comparisons(records)
-    told = forest.in_words(table)
-    row = table.iloc[0]
-    assert told.splitlines()[0] == "words, 100 labels, test: klnorm minus control, points"
-    assert f"{row['change'].mean():+5.1f} [{row['low']:+5.1f}, {row['high']:+5.1f}] better, after Holm too" in told
-    clear = (table["verdict"] != "cannot tell").sum()
-    assert f"{clear} of 4 intervals leave zero out; chance alone would give about 0.2." in told
-    assert "Pairs of seeds: 5." in told
+def test_places_name_what_there_are_two_of(records):
+    large = [record(arm, draw, 0.5 + 0.01 * draw, "words", size=500) for arm in ("new", "plain") for draw in range(3)]
+    compared = stats.compare([*records, *large], "new", "plain")
+    assert forest.places(compared) == ["words at 200", "sounds at 200", "words at 500"]
+    assert forest.behind(compared) == "200 to 500 labels, 3 to 5 draws"
+    several = [c for metric in (None, "nll") for c in stats.compare(records, "new", "plain", metric=metric)]
+    assert forest.places(several) == ["words, accuracy", "sounds, accuracy", "words, nll", "sounds, nll"]
+    with pytest.raises(ValueError, match="share a unit"):
+        forest.draw(several)
+    for nothing in (forest.places, forest.draw):
+        with pytest.raises(LookupError, match="nothing to compare"):
+            nothing([])
+
+
+def test_units_and_metrics_in_words():
+    assert forest.unit("ood/scitail/accuracy") == (100.0, "points")
+    assert forest.unit("nll") == (1.0, "nats")
+    assert forest.metric_in_words("ood/scitail/accuracy") == "accuracy on scitail"
+    assert forest.metric_in_words("gap/accuracy") == "train-test gap"
+
+
+def test_words_and_table_say_what_the_comparisons_say(records, compared):
+    names = forest.labels(records)
+    words, table = forest.in_words(compared, names).replace("\n  ", " "), forest.table(compared, names)
+    for c in compared:
+        assert table.loc[c.arm.upper(), c.task] == f"{forest.told(c)} {c.verdict}"
+        assert f"{c.task} {forest.told(c)}" in words
+    first = compared[0]
+    assert forest.told(first) == f"{100 * first.mean:+.1f} [{100 * first.low:+.1f}, {100 * first.high:+.1f}]"
+    assert f"NEW: better: words {forest.told(first)}" in words
+    assert "6 comparisons of 5 paired draws: better 2, worse 2, equivalent 0, cannot tell 2." in words
+    assert "Zero is left out by 4 intervals, where chance alone would give about 0.3, and by 4 after" in words
+    assert forest.summary(compared) in forest.alt(compared, names)
+    assert "at words; sounds, for NEW, SAME, ODD." in forest.alt(compared, names)

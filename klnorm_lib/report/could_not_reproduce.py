@@ -1,0 +1,186 @@
+"""The page on what we could not reproduce: the paper's claims, one by one, beside the verdicts of the records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from klnorm_lib.report import counts, forest, pilot
+from klnorm_lib.report.cells import by_study
+from klnorm_lib.report.tables import packaged, to_markdown
+from klnorm_lib.study import Record, grid
+from klnorm_lib.study.stats import Comparison, compare, with_holm
+
+Studies = Mapping[str, Sequence[Record]]
+KLNORM = ("klnorm_a", "klnorm_b", "klnorm_c")
+NOTHING = "*Not measured yet.*"
+OOD = "ood"  # stands for the primary metric on every out-of-domain set
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A family of comparisons that answers one claim: every arm minus every baseline, in some parts of a study."""
+
+    study: str
+    arms: tuple[str, ...]
+    baselines: tuple[str, ...]
+    metrics: tuple[str | None, ...] = (None,)
+    parts: tuple[str, ...] | None = None
+
+
+CLAIMS = {
+    "expressiveness": Asked("text", ("klnorm_beta0",), ("layernorm",)),
+    "overfitting": Asked("text", KLNORM, ("plain",), ("gap", "ece")),
+    "text": Asked("text", KLNORM, ("plain",)),
+    "norms": Asked("text", ("klnorm_b",), ("layernorm", "batchnorm", "rmsnorm")),
+    "regularisers": Asked("text", ("klnorm_b",), ("dropout", "mixout", "weight_decay", "vib")),
+    "price": Asked("text", ("klnorm_b",), ("klnorm_beta0",)),
+    "speech": Asked("speech", ("klnorm_b",), ("plain", "layernorm", "klnorm_beta0", "vib", "dropout")),
+    "ood": Asked("ood", ("klnorm_b",), ("plain", "layernorm", "klnorm_beta0"), (OOD,)),
+    "shortcut": Asked("shortcut", KLNORM, ("plain",), (OOD,)),
+    "vib": Asked("text", ("vib",), ("plain", "vib_beta0")),
+    "vib_ood": Asked("ood", ("vib",), ("plain",), (OOD,)),
+}
+
+
+def page(studies: Studies | None = None) -> str:
+    """The whole page in markdown; what is not recorded says so. ``studies``: by default those that are packaged."""
+    held = by_study(packaged()) if studies is None else studies
+    parts = {name: _claim(held, asked) for name, asked in CLAIMS.items()}
+    parts |= {"runs": _runs(held), "chance": _chance(held), "full": _full(), "ablation": _ablation(held)}
+    parts |= {"verdicts": _verdicts(held), "cost": _cost()}
+    prose = Path(__file__).with_suffix(".md").read_text("utf-8")
+    return re.sub(r"<!-- ([\w-]+) -->", lambda mark: parts[mark[1]], prose)
+
+
+def comparisons(studies: Studies, asked: Asked) -> list[Comparison]:
+    """The comparisons of a family that the records hold, with Holm's correction over all of them."""
+    records = [r for r in studies.get(asked.study, ()) if r.study and r.study["stage"] == "final"]
+    if asked.parts:
+        records = [r for r in records if r.study["part"] in asked.parts]
+    found = []
+    for metric in asked.metrics:
+        names = sorted({f"ood/{name}" for r in records for name in r.ood}) if metric == OOD else [metric]
+        for name in names:
+            held = [r for r in records if metric != OOD or name.removeprefix("ood/") in r.ood]
+            found += [c for arm in asked.arms for base in asked.baselines for c in _compare(held, arm, base, name)]
+    return with_holm(found) if found else []
+
+
+def _compare(records: Sequence[Record], arm: str, baseline: str, metric: str | None) -> list[Comparison]:
+    try:
+        return [c for c in compare(records, arm, baseline, metric=metric) if c.k > 1]
+    except LookupError:  # no place has both
+        return []
+
+
+def answer(found: Sequence[Comparison]) -> str:
+    """What a family of comparisons says of the claim that the arm is better, after Holm's correction, in a sentence."""
+    if not found:
+        return NOTHING
+    clear = [c for c in found if c.p_holm < 1 - c.level]
+    better, worse = (sum(c.verdict == verdict for c in clear) for verdict in ("better", "worse"))
+    equivalent = sum(c.verdict == "equivalent" for c in found)
+    if better == len(found):
+        said = "Shown in every cell"
+    elif better and worse:
+        said = f"Mixed: better in {better} of {len(found)} cells, worse in {worse}"
+    elif better:
+        said = f"Shown in {better} of {len(found)} cells"
+    elif worse:
+        said = f"Not shown; the opposite in {worse} of {len(found)} cells"
+    else:
+        said = f"Not shown in any of {len(found)} cells, nor the opposite"
+    return said + (f"; equivalent in {equivalent}" if equivalent else "")
+
+
+def _claim(studies: Studies, asked: Asked) -> str:
+    found = comparisons(studies, asked)
+    if not found:
+        return NOTHING
+    names = forest.labels(studies[asked.study])
+    what, _ = forest.pairs(found, names)
+    encoders = ", ".join(dict.fromkeys(str(c.encoder).split("/")[-1] for c in found))
+    told = f"**{answer(found)}** (after Holm's correction; {forest.behind(found)}; {encoders}). {forest.summary(found)}"
+    table = forest.table(found, names).reset_index(names=what)
+    return f"{told}\n\n:::{{dropdown}} Every interval, in points\n{to_markdown(table)}:::"
+
+
+def _verdicts(studies: Studies) -> str:
+    """The verdicts (a) to (d) on KL-Norm in a table: question, runs, answer."""
+    rows = []
+    for letter, question, name in (
+        ("a", "few labels, text: KL-Norm against plain", "text"),
+        ("a", "few labels, text: against the same layer without its price", "price"),
+        ("a", "few labels, text: against other normalisations", "norms"),
+        ("b", "out of domain: KL-Norm B against its controls", "ood"),
+        ("b", "without the shortcut, or with it reversed: against plain", "shortcut"),
+        ("c", "few labels, speech: KL-Norm B against its controls", "speech"),
+    ):
+        asked = CLAIMS[name]
+        runs = len({r.hash for r in studies.get(asked.study, ())})
+        rows.append(
+            {"": f"({letter})", "question": question, "runs": runs, "answer": answer(comparisons(studies, asked))}
+        )
+    return to_markdown(pd.DataFrame(rows))
+
+
+def _ablation(studies: Studies) -> str:
+    records = studies.get("ablation", ())
+    arms = [arm for arm in dict.fromkeys(r.study["arm"] for r in records) if arm.startswith(("beta_", "form_"))]
+    others = [arm for arm in dict.fromkeys(r.study["arm"] for r in records) if arm not in arms]
+    base = "beta_1e-3"
+    found = [c for arm in [*arms, *others] if arm != base for c in _compare(records, arm, base, None)]
+    found = [c for c in found if not c.arm.startswith(("plain", "layernorm", "vib"))]
+    if not found:
+        return NOTHING
+    found, names = with_holm(found), forest.labels(records)
+    clear = [f"{names[c.arm]} ({c.verdict}, {forest.told(c)})" for c in found if c.p_holm < 1 - c.level]
+    told = f"{len(found)} variants of KL-Norm against the default on {found[0].task} ({forest.behind(found)}). "
+    told += f"After Holm's correction {len(clear)} differ from it"
+    told += f": {'; '.join(clear)}. " if clear else ". "
+    return told + forest.summary(found)
+
+
+def _cost() -> str:
+    from importlib import resources
+
+    from klnorm_lib.report import cost
+
+    if not resources.files("klnorm_lib.studies").joinpath("cost.json").is_file():
+        return NOTHING
+    table = cost.frame(cost.read())
+    return to_markdown(table)
+
+
+def _runs(studies: Studies) -> str:
+    return to_markdown(counts.runs_behind(studies))
+
+
+def _chance(studies: Studies) -> str:
+    if not studies.get("pilot"):
+        return NOTHING
+    pairs = [("klnorm_slow", "plain_slow"), ("klnorm_fast", "plain_fast")]
+    found = pilot.table(studies["pilot"], pairs, "tasks")
+    left = found[~found["chosen"].astype(bool)]
+    told = [f"{task} ({100 * row['score']:.1f} against {100 * row['constant']:.1f})" for task, row in left.iterrows()]
+    return f"{', '.join(told)}: mean score of the best arm against that of a constant answer, in hundredths."
+
+
+def _full() -> str:
+    """The grids that wait for a cluster, with the number of their runs."""
+    lines = []
+    for name in grid.packaged():
+        plan = grid.load(name)
+        for part in (p for p in plan.parts.values() if not p.default):
+            cells = sum(len(sizes) for sizes in part.tasks.values()) * len(part.encoders) * len(part.arms)
+            number = len(plan.tuning([part.name])) + cells * len(part.draws)
+            encoders = ", ".join(e.split("/")[-1] for e in part.encoders)
+            lines.append(
+                f"- `klnorm study {name} --part {part.name}`: {number:,} runs; {', '.join(part.tasks)}; {encoders}."
+            )
+    return "\n".join(lines)

@@ -1,0 +1,79 @@
+"""The page on what could not be reproduced: every mark is filled, and each answer follows from its comparisons."""
+
+import re
+
+import numpy as np
+import pytest
+
+from klnorm_lib.report import could_not_reproduce as page
+from klnorm_lib.report import forest
+from klnorm_lib.study import stats
+from tests.study.simulated import record
+
+
+def made(levels, tasks=("t",), **fields):
+    noise = np.random.default_rng(1).normal(0, 0.01, (len(tasks), len(levels), 5))
+    return [
+        record(arm, draw, level + noise[t, a, draw], task, **fields)
+        for t, task in enumerate(tasks)
+        for a, (arm, level) in enumerate(levels.items())
+        for draw in range(5)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("levels", "said"),
+    [
+        ({"plain": 0.5, "new": 0.7}, "Shown in every cell"),
+        ({"plain": 0.7, "new": 0.5}, "Not shown; the opposite in 2 of 2 cells"),
+        ({"plain": 0.5, "new": 0.5}, "Not shown in any of 2 cells, nor the opposite; equivalent in 1"),
+    ],
+)
+def test_the_answer_follows_from_the_verdicts(levels, said):
+    found = stats.compare(made(levels, ("t", "u")), "new", "plain")
+    assert page.answer(found) == said
+    assert page.answer([]) == page.NOTHING
+
+
+def test_mixed_and_partial_answers():
+    up, down, same = (
+        made({"plain": 0.5, "new": level}, (task,)) for task, level in (("u", 0.7), ("d", 0.3), ("s", 0.5))
+    )
+    assert page.answer(stats.compare([*up, *down], "new", "plain")).startswith(
+        "Mixed: better in 1 of 2 cells, worse in 1"
+    )
+    assert page.answer(stats.compare([*up, *same], "new", "plain")).startswith("Shown in 1 of 2 cells")
+
+
+def test_families_are_compared_in_every_set_from_elsewhere():
+    records = made({"klnorm_b": 0.6, "plain": 0.5, "layernorm": 0.5, "klnorm_beta0": 0.5})
+    for one in records:
+        one.ood = {"near": {"accuracy": one.test["accuracy"]}, "far": {"accuracy": 1 - one.test["accuracy"]}}
+    found = page.comparisons({"ood": records}, page.CLAIMS["ood"])
+    assert sorted({c.metric for c in found}) == ["ood/far/accuracy", "ood/near/accuracy"]
+    assert len(found) == 6
+    assert {c.verdict for c in found if "near" in c.metric} == {"better"}
+    assert {c.verdict for c in found if "far" in c.metric} == {"worse"}
+    assert page.comparisons({}, page.CLAIMS["ood"]) == []
+
+
+def test_every_claim_asks_for_arms_that_its_study_has():
+    for name, asked in page.CLAIMS.items():
+        plan = page.grid.load(asked.study)
+        assert set(asked.arms) | set(asked.baselines) <= set(plan.arms), name
+        assert set(asked.parts or ()) <= set(plan.parts), name
+
+
+def test_the_page_has_no_mark_left_and_quotes_its_intervals():
+    arms = {"plain": 0.5, "klnorm_a": 0.5, "klnorm_b": 0.7, "klnorm_c": 0.4, "klnorm_beta0": 0.7, "layernorm": 0.7}
+    records = made(arms, ("trec", "sst2"), hash="h", time={}, hardware={"cpu": "x"}, method={"name": "plain"})
+    for number, one in enumerate(records):
+        one.hash = str(number)
+    text = page.page({"text": records})
+    assert text.startswith("# What we could not reproduce, and why\n")
+    assert "<!--" not in text
+    assert text.count("\n# ") == 0
+    assert len(re.findall(re.escape(page.NOTHING), text)) >= 3  # no records of speech, ood, shortcut were given
+    for c in page.comparisons({"text": records}, page.CLAIMS["text"]):
+        assert f"{forest.told(c)} {c.verdict}" in text
+    assert "klnorm study text --part full" in text
