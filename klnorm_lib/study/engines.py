@@ -17,6 +17,13 @@ from klnorm_lib.study.errors import StudyError
 
 ENGINES = ("local", "dask", "ray")
 LOOPBACK = "127.0.0.1"
+# Dask's settings on this machine: a busy one may need minutes to start a worker, and a run may keep one busy for long.
+PATIENT = {
+    "distributed.comm.timeouts.connect": "10 minutes",
+    "distributed.comm.timeouts.tcp": "10 minutes",
+    "distributed.scheduler.worker-ttl": None,
+    "distributed.admin.tick.limit": "1 hour",
+}
 
 
 @dataclass
@@ -86,7 +93,7 @@ def _dask(stack: ExitStack, jobs: int, threads: int, scheduler: str | None) -> E
     backends.register_dask()
     if scheduler is None:
         alike = {f"{library}_NUM_THREADS": threads for library in ("OMP", "MKL", "OPENBLAS")}
-        stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": alike}))
+        stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": alike, **PATIENT}))
         cluster = LocalCluster(
             n_workers=jobs,
             threads_per_worker=1,

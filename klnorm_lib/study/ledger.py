@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -15,6 +16,7 @@ from klnorm_lib.study.record import Record
 from klnorm_lib.study.spec import LATER, Run, thaw
 
 WHERE = ("source", "encoder_source", "device", "method_args")  # not in the hash as they stand
+OF_THE_MOMENT = ("created", "time", "memory")  # fields of a record that differ from one try to the next
 LABEL = ("name", "arm", "stage")  # of a study: one record for each, though the run be the same
 
 
@@ -112,3 +114,14 @@ def asked(record: Record) -> Run:
     for name in LATER:
         values.setdefault(name, getattr(Run, name))
     return Run(**values)
+
+
+def lasting(record: Record) -> dict[str, Any]:
+    """What of a record the same run on the same machine gives again: all but when, how long and how much memory."""
+    return {name: value for name, value in record.to_dict().items() if name not in OF_THE_MOMENT}
+
+
+def digest(records: Iterable[Record]) -> str:
+    """A checksum of what lasts of some records, whatever their order: two engines that agree have the same."""
+    told = sorted(json.dumps(lasting(record), sort_keys=True) for record in records)
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()

@@ -1,9 +1,8 @@
 """What a dead worker had under way is done again; a run that kills every worker is given up, alone."""
 
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -107,26 +106,28 @@ def test_visible_cards_are_those_the_environment_names():
     assert packing.visible_cards({"CUDA_VISIBLE_DEVICES": ""}) == ()
 
 
+def hold_a_place(folder, pipe):
+    pipe.send(packing.take_place(packing.Packing(2, folder, ("0",))))
+    pipe.recv()
+
+
 def test_a_killed_process_gives_its_place_back(tmp_path):
-    code = (
-        "import sys; from klnorm_lib.study.packing import Packing, take_place\n"
-        "print(take_place(Packing(2, sys.argv[1], ('0',))), flush=True); sys.stdin.read()"
-    )
-
     def start():
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        return process, int(process.stdout.readline())
+        here, there = forked.Pipe()
+        process = forked.Process(target=hold_a_place, args=(str(tmp_path), there), daemon=True)
+        process.start()
+        return process, here.recv(), here
 
-    (first, a), (second, b) = start(), start()
-    assert (a, b) == (0, 1)
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
-    third, c = start()
-    assert c == 0
-    for process in (second, third):
-        process.communicate()
+    forked = multiprocessing.get_context("fork")
+    first, second = start(), start()
+    assert (first[1], second[1]) == (0, 1)
+    os.kill(first[0].pid, signal.SIGKILL)
+    first[0].join()
+    third = start()
+    assert third[1] == 0
+    for process, _, pipe in (second, third):
+        pipe.send("go")
+        process.join()
 
 
 def test_a_process_settles_on_its_card_before_cuda_starts(tmp_path, monkeypatch):

@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from klnorm_lib.study import grid, read_records
+from klnorm_lib.study.ledger import lasting
 from klnorm_lib.study.sweep import Options, execute, sweep
 
-NOT_COMPARED = ("created", "time", "memory")
 WORKERS = {  # what the command line of a process that does the runs holds
     "local": "loky.backend.popen_loky",
     "dask": "multiprocessing.spawn",
@@ -29,7 +29,7 @@ def told(path):
     for record in read_records(path):
         key = record.hash, record.study["arm"], record.study["stage"]
         assert key not in found, f"{key} is recorded twice"
-        found[key] = {k: v for k, v in record.to_dict().items() if k not in NOT_COMPARED}
+        found[key] = lasting(record)
     return found
 
 
