@@ -7,12 +7,14 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 
-from klnorm_lib.report import style
+from klnorm_lib.report import cost, style
 from klnorm_lib.report.card_figures import as_html
 from klnorm_lib.report.cells import TEST, Cell, over_places
 
 FEWEST = 4  # arms, below which a plot says no more than the table
+PLACES = 2  # places, below which the mean over them is a single cell
 UNITS = {"nll", "mse"}  # metrics that are no shares
 
 
@@ -21,7 +23,8 @@ class Arm:
     """One arm over all places that every arm of a study has: its gain with an interval, and its cost.
 
     ``gain``, ``low``, ``high``: mean difference to the baseline, hundredths; ``time``: seconds of a run over those of
-    the baseline, geometric mean over places; ``added``: parameters that the method adds, mean over places.
+    the baseline, geometric mean over places; ``added``: parameters that the method adds, mean over places; ``step``:
+    time of a training step over the baseline's, from the packaged measurement of cost, NaN where that has none.
     """
 
     label: str
@@ -30,12 +33,13 @@ class Arm:
     high: float
     time: float
     added: float
+    step: float = math.nan
 
 
 def arms(found: Iterable[Cell]) -> tuple[list[Arm], list[tuple[str, int, str]]]:
     """The arms of a study on its test rows, the baseline first, and the places (task, size, encoder) they share.
 
-    Both lists are empty where the arms share no place or are fewer than four.
+    Both lists are empty where the arms share fewer than two places or are fewer than four.
     """
     by_arm: dict[str, dict[tuple, Cell]] = defaultdict(dict)
     base: dict[tuple, Cell] = {}
@@ -48,17 +52,39 @@ def arms(found: Iterable[Cell]) -> tuple[list[Arm], list[tuple[str, int, str]]]:
         elif math.isfinite(c.against.low):
             by_arm[c.arm][place] = c
     places = [p for p in base if by_arm and all(p in of for of in by_arm.values())]
-    if len(by_arm) + 1 < FEWEST or not places:
+    if len(by_arm) + 1 < FEWEST or len(places) < PLACES:
         return [], []
+    steps = _steps(places)
     first = base[places[0]]
-    shown = [Arm(first.label, 0.0, 0.0, 0.0, 1.0, statistics.fmean(_added(base[p]) for p in places))]
-    for of in by_arm.values():
+    shown = [
+        Arm(
+            first.label,
+            0.0,
+            0.0,
+            0.0,
+            1.0,
+            statistics.fmean(_added(base[p]) for p in places),
+            1.0 if steps else math.nan,
+        )
+    ]
+    for name, of in by_arm.items():
         here = [of[p] for p in places]
         gain, low, high = (100 * v for v in over_places(here))
         ratios = [of[p].seconds / base[p].seconds for p in places if of[p].seconds and base[p].seconds]
         time = statistics.geometric_mean(ratios) if ratios else math.nan
-        shown.append(Arm(here[0].label, gain, low, high, time, statistics.fmean(map(_added, here))))
+        shown.append(
+            Arm(here[0].label, gain, low, high, time, statistics.fmean(map(_added, here)), steps.get(name, math.nan))
+        )
     return shown, places
+
+
+def _steps(places: Sequence[tuple[str, int, str]]) -> dict[str, float]:
+    """Time of a step over that of plain training, by arm, if it was measured with the encoder of all places."""
+    encoders = {encoder for *_, encoder in places}
+    if len(encoders) > 1 or not resources.files("klnorm_lib.studies").joinpath("cost.json").is_file():
+        return {}
+    models = [model for model in cost.read()["models"] if model["encoder"] in encoders]
+    return {name: median for model in models[:1] for name, (median, *_) in cost.ratios(model).items()}
 
 
 def _added(cell: Cell) -> int:
@@ -66,7 +92,7 @@ def _added(cell: Cell) -> int:
 
 
 def shown(found: Iterable[Cell]) -> bool:
-    """Whether a study has enough arms in common places for a plot."""
+    """Whether a study has enough arms in enough common places for a plot."""
     return bool(arms(found)[0])
 
 
@@ -99,17 +125,23 @@ def in_words(study: str, here: Sequence[Arm], places: Sequence[tuple[str, int, s
         for a in sorted(here, key=lambda a: -a.gain)
     ]
     count = len({task for task, *_ in places})
-    return f"Two plots of the gain against cost, study {study}, mean of {count} tasks. {'; '.join(told)}."
+    return f"The gain against cost, study {study}, mean of {count} tasks. {'; '.join(told)}."
 
 
 def draw(here: Sequence[Arm]):
-    """Gain against time and against added parameters, a figure: every arm a labelled point with its interval."""
+    """Gain against each cost, a figure: every arm a labelled point with its interval.
+
+    The costs are time of a run, added parameters and, where it was measured, time of a training step.
+    """
     import matplotlib.pyplot as plt
 
+    panels = {"time of a run, baseline = 1": [a.time for a in here], "added parameters": [a.added for a in here]}
+    if any(math.isfinite(a.step) for a in here[1:]):
+        panels["time of a training step, plain = 1 (chapter 11)"] = [a.step for a in here]
     height = max(2.8, 0.25 * len(here) + 0.9)
-    fig, (time, added) = plt.subplots(2, 1, figsize=(6.4, 2 * height))
-    _panel(time, here, [a.time for a in here], "time of a run, baseline = 1")
-    _panel(added, here, [a.added for a in here], "added parameters")
+    fig, axes = plt.subplots(len(panels), 1, figsize=(6.4, height * len(panels)))
+    for ax, (label, costs) in zip(axes, panels.items(), strict=True):
+        _panel(ax, here, costs, label)
     return fig
 
 
@@ -118,11 +150,12 @@ def _panel(ax, here: Sequence[Arm], costs: Sequence[float], label: str) -> None:
     _scale(ax, [cost for cost in costs if math.isfinite(cost)])
     edge = sorted(_front(here, costs))
     ax.plot(*zip(*edge, strict=True), color=style.PALETTE[1], lw=1.2, ls="--", zorder=1)
-    for arm, cost in zip(here, costs, strict=True):
-        ax.plot([cost, cost], [arm.low, arm.high], color=style.PALETTE[0], lw=1.2, alpha=0.5)
-        ax.plot(cost, arm.gain, "o", color=style.PALETTE[0], ms=5)
+    known = [i for i, cost in enumerate(costs) if math.isfinite(cost)]
+    for i in known:
+        ax.plot([costs[i], costs[i]], [here[i].low, here[i].high], color=style.PALETTE[0], lw=1.2, alpha=0.5)
+        ax.plot(costs[i], here[i].gain, "o", color=style.PALETTE[0], ms=5)
     # Names stand in a column beside the plot, in the order of their points, so that none hides another.
-    order = sorted((i for i, cost in enumerate(costs) if math.isfinite(cost)), key=lambda i: (here[i].gain, -costs[i]))
+    order = sorted(known, key=lambda i: (here[i].gain, -costs[i]))
     for at, i in enumerate(order):
         ax.annotate(
             here[i].label,

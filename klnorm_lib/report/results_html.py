@@ -19,8 +19,10 @@ from klnorm_lib.study import Record
 COLUMNS = ("study", "task", "labels", "encoder", "method", "tested on", "score", "minus baseline", "verdict", "cost")
 NUMERIC = ("labels", "score", "minus baseline", "cost")
 FILTERS = ("study", "task", "labels", "encoder", "method", "tested on", "verdict")
+BAR = 0.1  # what the picture of an interval shows to either side of zero
 SIGNS = {"better": "▲", "worse": "▼", "equivalent": "=", "cannot tell": "?"}
 
+WIDE = "---\nhtml_theme.sidebar_secondary.remove: true\n---"  # the table needs the room of the page's own contents
 INTRODUCTION = """\
 Every number of the book comes from a record of a run, and this page is made of all of them when the book is built. A
 row is one arm of a study: a method on one task, with so many labels and one encoder, tested on its test rows or on rows
@@ -28,7 +30,7 @@ of another domain. A **draw** is a split seed and a model seed; arms are compare
 
 - **score**: mean over the draws ± their standard deviation, and the number of draws;
 - **minus baseline**: the mean paired difference to the study's baseline with its 95 % interval, the error of the test
-  rows included where the records hold it; the bar shows the same, the line in it is zero;
+  rows included where the records hold it; the picture shows the same from minus to plus ten points;
 - **verdict**: better or worse when the interval leaves zero out, equivalent when it lies within the margin, else we
   cannot tell. A star: so it is after Holm's correction over all places in which this arm was compared. No arm is marked
   as the best: that would be a claim without an interval;
@@ -47,7 +49,7 @@ def page(paths: Iterable[str | Path] | None = None) -> str:
     studies = by_study(packaged() if paths is None else paths)
     found = {name: cells(records, name) for name, records in studies.items()}
     counts = runs_behind(studies)
-    parts = ["# Results", INTRODUCTION]
+    parts = [WIDE, "# Results", INTRODUCTION]
     if counts.empty:
         return "\n\n".join([*parts, "No records ship with the book yet."]) + "\n"
     total = counts.iloc[-1]
@@ -61,12 +63,11 @@ def page(paths: Iterable[str | Path] | None = None) -> str:
 
 def table(found: Sequence[Cell]) -> str:
     """The cells as a table of HTML, a row each, with what the script needs to sort and filter them."""
-    scale = max((max(abs(c.against.low), abs(c.against.high)) for c in found if _bounded(c)), default=1.0)
     heads = "".join(
         f'<th role="columnheader" scope="col" data-key="{c}"{" data-numeric" if c in NUMERIC else ""}>{c}</th>'
         for c in COLUMNS
     )
-    rows = "\n".join(_row(cell, min(scale, 0.3)) for cell in found)
+    rows = "\n".join(_row(cell) for cell in found)
     caption = f"{len(found)} cells. With JavaScript, the heads sort and the boxes filter."
     return (
         '<link rel="stylesheet" href="../_static/results.css">\n'
@@ -81,13 +82,13 @@ def _bounded(cell: Cell) -> bool:
     return cell.against is not None and cell.against.low == cell.against.low
 
 
-def _row(cell: Cell, scale: float) -> str:
+def _row(cell: Cell) -> str:
     against = cell.against
     verdict = "–" if against is None else against.verdict
     score = _three(cell.mean)
     score += f" ± {cell.spread:.3f}" if cell.spread is not None else ""
     cost = "–" if cell.seconds is None else f"{cell.seconds:.1f} s"
-    cost += "" if cell.added_parameters is None else f", +{cell.added_parameters:,}"
+    cost += "" if cell.added_parameters is None else f" <small>+{cell.added_parameters:,}</small>"
     values = [
         (_escape(cell.study if cell.part is None else f"{cell.study}, {cell.part}"), cell.study),
         (_escape(cell.task), cell.task),
@@ -96,7 +97,7 @@ def _row(cell: Cell, scale: float) -> str:
         (_escape(cell.label), cell.label),
         (_escape(cell.split.removeprefix("ood/")), cell.split),
         (f"{score} <small>{_escape(cell.metric)}, {_count(len(cell.runs), 'draw')}</small>", cell.mean),
-        (_difference(cell, scale), None if against is None else against.mean),
+        (_difference(cell), None if against is None else against.mean),
         (_verdict(cell), verdict),
         (cost, cell.seconds),
     ]
@@ -117,14 +118,15 @@ def _three(score: float | None) -> str:
     return "–" if score is None else f"{score:.3f}"
 
 
-def _difference(cell: Cell, scale: float) -> str:
+def _difference(cell: Cell) -> str:
     c = cell.against
     if c is None:
         return "–"
     if not _bounded(cell):
         return f"{c.mean:+.3f} <small>no interval</small>"
     other = "" if c.baseline == "plain" and c.encoder == cell.encoder else f" <small>to {_escape(_other(cell))}</small>"
-    return f"{c.mean:+.3f} [{c.low:+.3f}, {c.high:+.3f}]{other}{_bar(c.mean, c.low, c.high, scale)}"
+    interval = f"<span>[{c.low:+.3f}, {c.high:+.3f}]</span>"
+    return f"{c.mean:+.3f} {interval}{other}{_bar(c.mean, c.low, c.high)}"
 
 
 def _other(cell: Cell) -> str:
@@ -132,9 +134,9 @@ def _other(cell: Cell) -> str:
     return f"{cell.against.baseline}{where}"
 
 
-def _bar(mean: float, low: float, high: float, scale: float) -> str:
-    """The interval as a small picture, zero in the middle; the numbers beside it say the same."""
-    at = [50 + 48 * max(-1.0, min(1.0, v / scale)) for v in (low, high, mean)]
+def _bar(mean: float, low: float, high: float) -> str:
+    """The interval as a small picture, zero in the middle, cut off at its ends; the numbers beside it say the same."""
+    at = [50 + 50 * max(-1.0, min(1.0, v / BAR)) for v in (low, high, mean)]
     return (
         '<svg class="interval" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
         f'<path d="M50 0V10"/><path d="M{at[0]:.1f} 5H{at[1]:.1f}"/><path d="M{at[2]:.1f} 1V9"/></svg>'

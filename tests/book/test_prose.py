@@ -10,8 +10,8 @@ from klnorm_lib.report import card, evidence
 from tests.book import NOTEBOOKS, PROSE, ROOT, law
 
 CARDS = sorted(HERE.glob("*/README.md"))
-PAGES = {str(p.relative_to(ROOT)): p for p in [*PROSE, ROOT / "README.md", ROOT / "klnorm_lib/report/encoder_page.md"]}
-PAGES |= {str(p.relative_to(ROOT)): p for p in CARDS}
+PARTS = sorted((ROOT / "klnorm_lib/report").glob("*.md"))  # the prose of pages that the library fills
+PAGES = {str(p.relative_to(ROOT)): p for p in [*PROSE, ROOT / "README.md", *PARTS, *CARDS]}
 CHAPTERS = {p.name: p for p in NOTEBOOKS}
 
 

@@ -48,7 +48,7 @@ def test_a_row_shows_mean_spread_draws_difference_interval_and_verdict(rows):
     assert of(row, "score").get_text() == "0.560 ± 0.030 accuracy, 3 draws"
     assert of(row, "minus baseline").get_text() == "+0.040 [+0.015, +0.065]"
     assert of(row, "verdict").get_text() == "▲ better *"
-    assert of(row, "cost").get_text() == "6.0 s, +25,000"
+    assert of(row, "cost").get_text() == "6.0 s +25,000"
     details = row.select_one("details").get_text()
     assert "klnorm study text --remake trec/200/e/klnorm_b" in details
     assert "klnorm run --task trec --encoder e --method klnorm --size 200 --seed 0" in details
