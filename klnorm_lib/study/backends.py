@@ -7,12 +7,22 @@ import asyncio
 DASK, RAY = "klnorm-dask", "klnorm-ray"
 
 
+class Raising:
+    """Raises what a worker's death put in the place of a result."""
+
+    def retrieve_result_callback(self, out):
+        """The results of a task; raises the error that there is instead."""
+        if isinstance(out, BaseException):
+            raise out
+        return super().retrieve_result_callback(out)
+
+
 def register_dask() -> None:
     """joblib's Dask backend, which also tells of a task that killed its worker again and again (joblib's waits on)."""
     from joblib import register_parallel_backend
     from joblib._dask import DaskDistributedBackend
 
-    class Dask(DaskDistributedBackend):
+    class Dask(Raising, DaskDistributedBackend):
         async def _collect(self):
             while self._continue:
                 async for future, result in self.waiting_futures:
@@ -26,11 +36,6 @@ def register_dask() -> None:
                         callback(result)
                 await asyncio.sleep(0.01)
 
-        def retrieve_result_callback(self, out):
-            if isinstance(out, BaseException):
-                raise out
-            return super().retrieve_result_callback(out)
-
     register_parallel_backend(DASK, Dask)
 
 
@@ -39,7 +44,7 @@ def register_ray() -> None:
     from joblib import register_parallel_backend
     from ray.util.joblib.ray_backend import RayBackend
 
-    class Ray(RayBackend):
+    class Ray(Raising, RayBackend):
         supports_return_generator = True
 
     register_parallel_backend(RAY, Ray)
