@@ -39,17 +39,22 @@ def labels(records: Iterable) -> dict[str, str]:
 def places(comparisons: Sequence[Comparison]) -> list[str]:
     """Where each comparison was made: its task, and whatever else there are two of among all.
 
+    Of one task and one metric on several sets, the name of the set is enough.
+
     Raises ``LookupError`` when there are none.
     """
     if not comparisons:
         raise LookupError("there is nothing to compare: the records hold no draw that both arms have")
     several = {name: len({getattr(c, name) for c in comparisons}) > 1 for name in ("size", "encoder")}
     metrics = {task: {c.metric for c in comparisons if c.task == task} for task in {c.task for c in comparisons}}
+    sets_only = len(metrics) == 1 and len({c.metric.split("/")[-1] for c in comparisons}) == 1
     told = []
     for c in comparisons:
-        words = [f"{c.task} at {c.size}" if several["size"] else str(c.task)]
+        where = c.metric.split("/")[-2] if sets_only and c.metric.startswith("ood/") else str(c.task)
+        words = [f"{where} at {c.size}" if several["size"] else where]
         words += [str(c.encoder).split("/")[-1]] if several["encoder"] else []
-        words += [metric_in_words(c.metric)] if any(len(m) > 1 for m in metrics.values()) else []
+        words += [f"{c.cell['steps']} steps"] if len({other.cell.get("steps") for other in comparisons}) > 1 else []
+        words += [metric_in_words(c.metric)] if any(len(m) > 1 for m in metrics.values()) and not sets_only else []
         told.append(", ".join(words))
     return told
 
@@ -57,8 +62,8 @@ def places(comparisons: Sequence[Comparison]) -> list[str]:
 def metric_in_words(metric: str) -> str:
     """A metric as a reader would say it: ``ood/scitail/accuracy`` is the accuracy on scitail."""
     first, *rest = metric.split("/")
-    if first == "ood":
-        return f"{WORDS.get(rest[1], rest[1])} on {rest[0]}" if len(rest) > 1 else f"on {rest[0]}"
+    if first == "ood":  # names of sets may hold a slash
+        return f"{WORDS.get(rest[-1], rest[-1])} on {'/'.join(rest[:-1])}" if len(rest) > 1 else f"on {rest[0]}"
     return WORDS.get(first, first)
 
 
@@ -222,10 +227,11 @@ def summary(comparisons: Sequence[Comparison]) -> str:
     left = sum(c.p_holm < 1 - level for c in comparisons)
     factor, shown = unit(comparisons[0].metric)
     half = factor * float(np.nanmedian([c.high - c.low for c in comparisons])) / 2
+    draws = _span(sorted({c.k for c in comparisons}))
     return (
-        f"{number} comparisons of {_span(sorted({c.k for c in comparisons}))} paired draws: {kinds}. Zero is left out "
-        f"by {clear} intervals, where chance alone would give about {(1 - level) * number:.1f}, and by {left} after "
-        f"Holm's correction. Half an interval is {half:.{1 if shown == 'points' else 3}f} {shown} in the median."
+        f"{number} comparisons of {draws} paired draws: {kinds}. Intervals that leave zero out: {clear}, where "
+        f"chance alone would give about {(1 - level) * number:.1f}; after Holm's correction: {left}. "
+        f"Half an interval: {half:.{1 if shown == 'points' else 3}f} {shown} in the median."
     )
 
 

@@ -85,6 +85,10 @@ def test_places_name_what_there_are_two_of(records):
     compared = stats.compare([*records, *large], "new", "plain")
     assert forest.places(compared) == ["words at 200", "sounds at 200", "words at 500"]
     assert forest.behind(compared) == "200 to 500 labels, 3 to 5 draws"
+    for one in large:
+        one.run["steps"] = 9
+    by = ("task", "size", "encoder", "steps")
+    assert forest.places(stats.compare([*records, *large], "new", "plain", by=by))[2] == "words at 500, 9 steps"
     several = [c for metric in (None, "nll") for c in stats.compare(records, "new", "plain", metric=metric)]
     assert forest.places(several) == ["words, accuracy", "sounds, accuracy", "words, nll", "sounds, nll"]
     with pytest.raises(ValueError, match="share a unit"):
@@ -94,10 +98,19 @@ def test_places_name_what_there_are_two_of(records):
             nothing([])
 
 
+def test_sets_of_one_task_go_by_their_names(records):
+    words = [r for r in records if r.task["name"] == "words"]
+    for r in words:
+        r.ood["reviews/books"] = {"accuracy": 0.1 * r.run["seed"] + (r.study["arm"] == "new")}
+    sets = [c for name in (None, "ood/reviews/books") for c in stats.compare(words, "new", "plain", metric=name)]
+    assert forest.places(sets) == ["words", "books"]
+
+
 def test_units_and_metrics_in_words():
     assert forest.unit("ood/scitail/accuracy") == (100.0, "points")
     assert forest.unit("nll") == (1.0, "nats")
     assert forest.metric_in_words("ood/scitail/accuracy") == "accuracy on scitail"
+    assert forest.metric_in_words("ood/reviews/books/ece") == "calibration error on reviews/books"
     assert forest.metric_in_words("gap/accuracy") == "train-test gap"
 
 
@@ -111,6 +124,9 @@ def test_words_and_table_say_what_the_comparisons_say(records, compared):
     assert forest.told(first) == f"{100 * first.mean:+.1f} [{100 * first.low:+.1f}, {100 * first.high:+.1f}]"
     assert f"NEW: better: words {forest.told(first)}" in words
     assert "6 comparisons of 5 paired draws: better 2, worse 2, equivalent 0, cannot tell 2." in words
-    assert "Zero is left out by 4 intervals, where chance alone would give about 0.3, and by 4 after" in words
+    assert (
+        "Intervals that leave zero out: 4, where chance alone would give about 0.3; after Holm's correction: 4."
+        in words
+    )
     assert forest.summary(compared) in forest.alt(compared, names)
     assert "at words; sounds, for NEW, SAME, ODD." in forest.alt(compared, names)
