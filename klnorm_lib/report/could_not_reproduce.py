@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,8 @@ from klnorm_lib.study.stats import Comparison, compare, with_holm
 Studies = Mapping[str, Sequence[Record]]
 KLNORM = ("klnorm_a", "klnorm_b", "klnorm_c")
 NOTHING = "*Not measured yet.*"
+BY = ("task", "size", "encoder", "steps")
+DEFAULT, OTHERS = "beta_1e-3", ("plain", "layernorm", "vib")  # of the ablation
 OOD = "ood"  # stands for the primary metric on every out-of-domain set
 
 
@@ -36,12 +39,13 @@ CLAIMS = {
     "expressiveness": Asked("text", ("klnorm_beta0",), ("layernorm",)),
     "overfitting": Asked("text", KLNORM, ("plain",), ("gap", "ece")),
     "text": Asked("text", KLNORM, ("plain",)),
+    "twin": Asked("text", KLNORM, ("weight_decay",)),
     "norms": Asked("text", ("klnorm_b",), ("layernorm", "batchnorm", "rmsnorm")),
     "regularisers": Asked("text", ("klnorm_b",), ("dropout", "mixout", "weight_decay", "vib")),
     "price": Asked("text", ("klnorm_b",), ("klnorm_beta0",)),
     "speech": Asked("speech", ("klnorm_b",), ("plain", "layernorm", "klnorm_beta0", "vib", "dropout")),
     "ood": Asked("ood", ("klnorm_b",), ("plain", "layernorm", "klnorm_beta0"), (OOD,)),
-    "shortcut": Asked("shortcut", KLNORM, ("plain",), (OOD,)),
+    "shortcut": Asked("shortcut", KLNORM, ("plain",), (OOD,), ("headline", "inference")),
     "vib": Asked("text", ("vib",), ("plain", "vib_beta0")),
     "vib_ood": Asked("ood", ("vib",), ("plain",), (OOD,)),
 }
@@ -73,7 +77,7 @@ def comparisons(studies: Studies, asked: Asked) -> list[Comparison]:
 
 def _compare(records: Sequence[Record], arm: str, baseline: str, metric: str | None) -> list[Comparison]:
     try:
-        return [c for c in compare(records, arm, baseline, metric=metric) if c.k > 1]
+        return [c for c in compare(records, arm, baseline, metric=metric, by=BY) if c.k > 1]
     except LookupError:  # no place has both
         return []
 
@@ -106,15 +110,16 @@ def _claim(studies: Studies, asked: Asked) -> str:
     what, _ = forest.pairs(found, names)
     encoders = ", ".join(dict.fromkeys(str(c.encoder).split("/")[-1] for c in found))
     told = f"**{answer(found)}** (after Holm's correction; {forest.behind(found)}; {encoders}). {forest.summary(found)}"
-    table = forest.table(found, names).reset_index(names=what)
+    table = forest.table(found, names).T.reset_index(names=what)
     return f"{told}\n\n:::{{dropdown}} Every interval, in points\n{to_markdown(table)}:::"
 
 
 def _verdicts(studies: Studies) -> str:
-    """The verdicts (a) to (d) on KL-Norm in a table: question, runs, answer."""
+    """The verdicts (a) to (e) on KL-Norm in a table: question, runs, answer."""
     rows = []
     for letter, question, name in (
         ("a", "few labels, text: KL-Norm against plain", "text"),
+        ("a", "few labels, text: KL-Norm against plain with a little weight decay", "twin"),
         ("a", "few labels, text: against the same layer without its price", "price"),
         ("a", "few labels, text: against other normalisations", "norms"),
         ("b", "out of domain: KL-Norm B against its controls", "ood"),
@@ -126,35 +131,85 @@ def _verdicts(studies: Studies) -> str:
         rows.append(
             {"": f"({letter})", "question": question, "runs": runs, "answer": answer(comparisons(studies, asked))}
         )
-    return to_markdown(pd.DataFrame(rows))
+    rows.append(
+        {
+            "": "(d)",
+            "question": "what of it matters: variants of KL-Norm against the default",
+            "runs": len({r.hash for r in studies.get("ablation", ())}),
+            "answer": _variants(studies),
+        }
+    )
+    rows.append({"": "(e)", "question": "cost: KL-Norm B against plain", "runs": None, "answer": _cheap()})
+    table = pd.DataFrame(rows)
+    return to_markdown(table.assign(runs=table["runs"].map(lambda n: "–" if pd.isna(n) else f"{n:.0f}")))
+
+
+def _against_default(studies: Studies) -> list[Comparison]:
+    records = studies.get("ablation", ())
+    arms = [arm for arm in dict.fromkeys(r.study["arm"] for r in records) if not arm.startswith(OTHERS)]
+    found = [c for arm in arms if arm != DEFAULT for c in _compare(records, arm, DEFAULT, None)]
+    return with_holm(found) if found else []
+
+
+def _variants(studies: Studies) -> str:
+    found = _against_default(studies)
+    if not found:
+        return NOTHING
+    clear = [c for c in found if c.p_holm < 1 - c.level]
+    told = f"{len(clear)} of {len(found)} differ from it"
+    names = forest.labels(studies["ablation"])
+    return told + (f": {', '.join(f'{names[c.arm]} ({c.verdict})' for c in clear)}" if clear else "")
 
 
 def _ablation(studies: Studies) -> str:
-    records = studies.get("ablation", ())
-    arms = [arm for arm in dict.fromkeys(r.study["arm"] for r in records) if arm.startswith(("beta_", "form_"))]
-    others = [arm for arm in dict.fromkeys(r.study["arm"] for r in records) if arm not in arms]
-    base = "beta_1e-3"
-    found = [c for arm in [*arms, *others] if arm != base for c in _compare(records, arm, base, None)]
-    found = [c for c in found if not c.arm.startswith(("plain", "layernorm", "vib"))]
+    found = _against_default(studies)
     if not found:
         return NOTHING
-    found, names = with_holm(found), forest.labels(records)
-    clear = [f"{names[c.arm]} ({c.verdict}, {forest.told(c)})" for c in found if c.p_holm < 1 - c.level]
-    told = f"{len(found)} variants of KL-Norm against the default on {found[0].task} ({forest.behind(found)}). "
-    told += f"After Holm's correction {len(clear)} differ from it"
-    told += f": {'; '.join(clear)}. " if clear else ". "
-    return told + forest.summary(found)
+    names = forest.labels(studies["ablation"])
+    what, _ = forest.pairs(found, names)
+    told = f"**{_variants(studies)}** (after Holm's correction; {forest.behind(found)}). {forest.summary(found)}"
+    table = forest.table(found, names).reset_index(names=what)
+    return f"{told}\n\n:::{{dropdown}} Every interval, in points\n{to_markdown(table)}:::"
 
 
 def _cost() -> str:
-    from importlib import resources
+    """Cost as measured: a row for each encoder and method, ratios to the plain model with their intervals."""
+    table = _measured()
+    if table is None:
+        return NOTHING
+    table = table[table["method"].str.contains("KL-Norm|LayerNorm|VIB|MLP")]
+    shown = table[["encoder", "method", "parameters added"]].assign(
+        share=table["share of parameters"].map("{:.2%}".format),
+        step=[_ratio(row) for _, row in table.iterrows()],
+        memory=table["memory, times plain"].map("{:.3f}".format),
+    )
+    names = {"share": "of the parameters", "step": "step time, times plain", "memory": "memory, times plain"}
+    return to_markdown(shown.rename(columns=names))
 
+
+def _measured() -> pd.DataFrame | None:
     from klnorm_lib.report import cost
 
     if not resources.files("klnorm_lib.studies").joinpath("cost.json").is_file():
+        return None
+    return cost.frame(cost.read())
+
+
+def _ratio(row: pd.Series) -> str:
+    return f"{row['step, times plain']:.3f} [{row['from']:.3f}, {row['to']:.3f}]"
+
+
+def _cheap() -> str:
+    """The verdict on cost: KL-Norm B on every encoder that was measured."""
+    table = _measured()
+    if table is None:
         return NOTHING
-    table = cost.frame(cost.read())
-    return to_markdown(table)
+    ours = table[table["method"] == "KL-Norm B"]
+    told = [
+        f"{row['encoder']}: parameters +{row['share of parameters']:.2%}, step times {_ratio(row)}"
+        for _, row in ours.iterrows()
+    ]
+    return "; ".join(told)
 
 
 def _runs(studies: Studies) -> str:
@@ -181,6 +236,6 @@ def _full() -> str:
             number = len(plan.tuning([part.name])) + cells * len(part.draws)
             encoders = ", ".join(e.split("/")[-1] for e in part.encoders)
             lines.append(
-                f"- `klnorm study {name} --part {part.name}`: {number:,} runs; {', '.join(part.tasks)}; {encoders}."
+                f"  - `klnorm study {name} --part {part.name}`: {number:,} runs; {', '.join(part.tasks)}; {encoders}."
             )
     return "\n".join(lines)

@@ -102,7 +102,7 @@ def draw(
     import matplotlib.pyplot as plt
 
     where, (what, who) = places(comparisons), pairs(comparisons, names)
-    of, rows = (where, who) if panel == "place" else (who, where)
+    of, rows = (where, who) if panel == "place" else ([_told_apart(what, name) for name in who], where)
     units = {unit(c.metric) for c in comparisons}
     if len(units) > 1:
         raise ValueError("the metrics of one figure must share a unit; draw those in nats by themselves")
@@ -135,6 +135,11 @@ def draw(
     fig.supxlabel("\n".join(below), fontsize=style.FONT)
     fig.legend(handles=_legend({c.verdict for c in comparisons}), loc="outside upper center", ncols=3)
     return fig
+
+
+def _told_apart(what: str, name: str) -> str:
+    """The title of a panel that holds one pair of arms, where the axis says the rest."""
+    return f"minus {name}" if what.endswith("minus arm") else name
 
 
 def behind(comparisons: Sequence[Comparison]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -53,6 +54,32 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
     trials = found.drop_duplicates("label").set_index("label")["trials"]
     shown = pd.DataFrame({column: {k: ", ".join(v) for k, v in part.items()} for column, part in cells.items()})
     return shown.reindex(labels).fillna("–").assign(trials=trials.reindex(labels))
+
+
+def leads(records: Iterable[Record]) -> pd.DataFrame:
+    """By how much each chosen trial won: one row for each cell and tuned arm, the closest first.
+
+    Columns: task, size, encoder, arm, label, best and second (mean primary validation score of the two best trials over
+    the tuning draws), lead (best minus second), rows (validation rows behind each mean), row (what one of them is
+    worth). Arms of which a trial is not recorded are left out. ``records``: tuning runs are used, of one study.
+    """
+    tried: dict[tuple, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        study = record.study
+        if study and study["stage"] == "tuning" and record.status == "finished":
+            place = record.task["name"], record.run["size"], record.run["encoder"], study["arm"], study["label"]
+            tried[place][repr(sorted(study["trial"].items()))].append(record)
+    rows = []
+    for place, trials in tried.items():
+        one = next(iter(trials.values()))[0]
+        if len(trials) < one.study["trials"]:
+            continue
+        metric = one.task["primary_metric"]
+        means = sorted((sum(r.validation[metric] for r in of) / len(of) for of in trials.values()), reverse=True)
+        seen = sum(r.rows["validation"] for r in next(iter(trials.values())))
+        rows.append([*place, means[0], means[1], means[0] - means[1], seen, 1 / seen])
+    columns = ["task", "size", "encoder", "arm", "label", "best", "second", "lead", "rows", "row"]
+    return pd.DataFrame(rows, columns=columns).sort_values("lead", kind="stable", ignore_index=True)
 
 
 def in_words(found: pd.DataFrame) -> str:

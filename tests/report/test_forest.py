@@ -66,7 +66,7 @@ def test_what_lies_beyond_the_limit_stands_at_the_edge_with_its_number(compared)
 def test_panels_by_pair_have_a_row_for_each_place(records):
     compared = [c for base in ("plain", "odd") for c in stats.compare(records, "new", base)]
     fig = forest.draw(compared, panel="pair")
-    assert [ax.get_title("left") for ax in fig.axes] == ["plain", "odd"]
+    assert [ax.get_title("left") for ax in fig.axes] == ["minus plain", "minus odd"]
     assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["words", "sounds"]
     assert fig.get_supxlabel().startswith("new minus arm, points\n")
     plt.close(fig)

@@ -1,5 +1,7 @@
 """What was chosen, out of what, and whether it lies on an edge."""
 
+import pytest
+
 from klnorm_lib.report import tuning
 from tests.study.simulated import record
 
@@ -44,3 +46,20 @@ def test_one_trial_is_no_edge_and_words_are_no_numbers():
     found = tuning.chosen([chosen_in("norm", kinds[0], kinds), chosen_in("fixed", {"p": 0.5}, [{"p": 0.5}])])
     assert not found["edge"].any()
     assert tuning.in_words(tuning.chosen([])) == "No arm was tuned."
+
+
+def test_leads_are_differences_of_mean_validation_scores():
+    scores = {1e-4: (0.5, 0.7), 3e-4: (0.6, 0.8), 1e-3: (0.7, 0.6)}
+    records = []
+    for trial in RATES:
+        for value in scores[trial["learning_rate"]]:
+            made = chosen_in("plain", trial, RATES, stage="tuning")
+            made.validation = {"accuracy": value}
+            records.append(made)
+    one_missing = [chosen_in("klnorm", trial, PAIRS, stage="tuning") for trial in PAIRS[:3]]
+    found = tuning.leads([*records, *one_missing, chosen_in("plain", RATES[1], RATES)])
+    assert list(found["arm"]) == ["plain"]
+    row = found.iloc[0]
+    assert (row["best"], row["second"]) == pytest.approx((0.7, 0.65))
+    assert row["lead"] == pytest.approx(0.05)
+    assert (row["rows"], row["row"]) == (40, 1 / 40)
