@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from klnorm_lib.study import store
+from klnorm_lib.study.errors import StudyError
 from klnorm_lib.study.record import Record
 from klnorm_lib.study.spec import LATER, Run, thaw
 
@@ -22,23 +23,18 @@ LABEL = ("name", "arm", "stage")  # of a study: one record for each, though the 
 
 def identity(run: Run) -> str:
     """What tells one run from another before its data and weights are looked at; a default written out is the same."""
-    from klnorm_lib import methods
-    from klnorm_lib.study import frozen
-    from klnorm_lib.study.run import _method_args
+    from klnorm_lib.study.run import method_fields
 
-    if run.method == frozen.NAME:
-        values = thaw(methods.to_dict(frozen.build(**thaw(run.method_args))))
-    elif run.method in methods.REGISTRY:
-        values = thaw(methods.to_dict(methods.build(run.method, **_method_args(run))))
-    else:
+    try:
+        values = method_fields(run)
+    except (ValueError, StudyError):  # its worker will say what is wrong
         values = thaw(run.method_args)
     return _identity(run.to_dict(), values)
 
 
 def _identity(run: Mapping[str, Any], method: Mapping[str, Any]) -> str:
     fields = {name: value for name, value in run.items() if name not in WHERE}
-    values = {name: value for name, value in method.items() if name != "name"}
-    return json.dumps([fields, values], sort_keys=True, default=str)
+    return json.dumps([fields, method], sort_keys=True, default=str)
 
 
 def label(study: Mapping[str, Any] | None) -> tuple | None:

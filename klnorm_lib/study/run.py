@@ -135,6 +135,15 @@ def _fewer_rows(split, count: int, regression: bool):
     return split.select(subsets.sample(split["label"], count, loading.OOD_SEED, regression))
 
 
+def method_fields(run: Run) -> dict[str, Any]:
+    """The hyperparameters of a run's method, defaults written out; raises ``ValueError`` for one it does not have."""
+    from klnorm_lib import methods
+
+    values = thaw(methods.to_dict(_method(run)))
+    values.pop("name", None)
+    return values
+
+
 def _method(run: Run):
     from klnorm_lib import methods
 
