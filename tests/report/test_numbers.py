@@ -3,6 +3,7 @@
 import pytest
 
 from klnorm_lib import report
+from klnorm_lib.report import counts
 from tests.report import made
 
 STUDIES = {"text": made.study()}
@@ -36,6 +37,11 @@ def test_quote_reads_the_records(asked, told):
 def test_quote_refuses_what_no_record_says(asked, error, why):
     with pytest.raises(error, match=why):
         report.quote(asked, STUDIES)
+
+
+def test_runs_in_a_sentence_are_those_of_the_page():
+    studies = {"text": made.study(), "again": made.study()[:6]}
+    assert report.quote("all: runs", studies) == f"{counts.runs_behind(studies).iloc[-1]['runs']:,}"
 
 
 def test_said_is_prose_in_a_notebook():
