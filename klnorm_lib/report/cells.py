@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from klnorm_lib.study import Record, read_records
+from klnorm_lib.study import Record, read_records, stats
 from klnorm_lib.study.stats import Comparison, best_rate, compare, value
 
 BASELINE = "plain"
@@ -172,20 +171,11 @@ def _beside(comparisons: Iterable[Comparison], place: Mapping[str, Any]) -> list
 
 
 def over_places(found: Sequence[Cell]) -> tuple[float, float, float]:
-    """Mean of the differences to the baseline over cells of one arm, and its interval at their level.
+    """Mean of the differences to the baseline over cells of one arm, and its interval; NaN without any.
 
-    Half widths join by squares over tasks, which are independent, and add up over sizes of one task, whose rows are
-    nested; cells whose difference has no interval are left out. NaN without any.
+    See :func:`klnorm_lib.study.stats.over_places`.
     """
-    known = [c for c in found if c.against is not None and math.isfinite(c.against.low)]
-    if not known:
-        return math.nan, math.nan, math.nan
-    by_task: dict[str, float] = defaultdict(float)
-    for c in known:
-        by_task[c.task] += (c.against.high - c.against.low) / 2
-    mean = statistics.fmean(c.against.mean for c in known)
-    half = math.hypot(*by_task.values()) / len(known)
-    return mean, mean - half, mean + half
+    return stats.over_places(c.against for c in found if c.against is not None)
 
 
 def by_study(paths: Iterable[str | Path]) -> dict[str, list[Record]]:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2
 
 from klnorm_lib.study import Record
 from klnorm_lib.study.stats import compare, draws_needed, minimal_difference, scores, t_interval
+from klnorm_lib.study.stats import spread_known_to as spread_known_to
 
 # Share of the commonest label among the public test rows. To a correlation a constant answer is worth nothing.
 COMMONEST = {
@@ -66,9 +66,3 @@ def table(
             "chosen": low > constant and score - constant > ROOM,
         }
     return pd.DataFrame(rows).T.infer_objects()
-
-
-def spread_known_to(freedom: int, level: float = 0.95) -> tuple[float, float]:
-    """The factors by which a standard deviation estimated with so many degrees of freedom may be off, either way."""
-    low, high = np.sqrt(freedom / chi2.ppf([(1 + level) / 2, (1 - level) / 2], freedom))
-    return float(low), float(high)

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from klnorm_lib.study import rows, stats
-from tests.study.simulated import crossed, records_of_rows
+from tests.study.simulated import crossed, record, records_of_rows
 
 REPEATS = 1500
 ERROR = 4 * math.sqrt(0.95 * 0.05 / REPEATS)  # four Monte Carlo standard errors
@@ -135,3 +135,24 @@ def test_sd_interval():
     assert covered(map(stats.sd_interval, draws), 2.0) == pytest.approx(0.95, abs=ERROR)
     with pytest.raises(ValueError, match="at least 2"):
         stats.sd_interval([1.0])
+
+
+@pytest.mark.parametrize("sizes", [1, 3])
+def test_mean_over_places(sizes):
+    """Four tasks; sizes of one task share most of their error, as nested subsets on the same rows do."""
+    rng, k, tasks, truth = np.random.default_rng(sizes), 5, 4, 0.02
+    intervals = []
+    for _ in range(120):
+        found = []
+        for task in range(tasks):
+            own = truth + 0.05 * rng.normal(size=k)
+            for size in range(sizes):
+                change = own + 0.01 * rng.normal(size=k)
+                made = [record("new", d, 0.5 + c, f"t{task}", size) for d, c in enumerate(change)]
+                made += [record("plain", d, 0.5, f"t{task}", size) for d in range(k)]
+                found += stats.compare(made, "new", "plain")
+        mean, low, high = stats.over_places(found)
+        assert mean == pytest.approx(np.mean([c.mean for c in found]))
+        intervals.append((low, high))
+    assert covered(intervals, truth) > 0.95 - 4 * math.sqrt(0.95 * 0.05 / 120)
+    assert np.isnan(stats.over_places([])).all()

@@ -12,7 +12,8 @@ from klnorm_lib.study.stats.mean import Mean, mean_of_draws, mean_of_rows
 from klnorm_lib.study.stats.metric import larger_is_better, value
 from klnorm_lib.study.stats.multiple import holm
 from klnorm_lib.study.stats.paired import Scores, differences, t_interval, verdict
-from klnorm_lib.study.stats.planning import draws_needed, minimal_difference, power, sd_interval
+from klnorm_lib.study.stats.places import over_places
+from klnorm_lib.study.stats.planning import draws_needed, minimal_difference, power, sd_interval, spread_known_to
 from klnorm_lib.study.stats.resample import bca, percentile, stratified
 from klnorm_lib.study.stats.tuned import best_rate, shared_rates
 
@@ -31,6 +32,7 @@ __all__ = [
     "mean_of_draws",
     "mean_of_rows",
     "minimal_difference",
+    "over_places",
     "percentile",
     "performance_profile",
     "power",
@@ -39,6 +41,7 @@ __all__ = [
     "scores",
     "sd_interval",
     "shared_rates",
+    "spread_known_to",
     "stratified",
     "t_interval",
     "value",

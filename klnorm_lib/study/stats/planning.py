@@ -91,6 +91,11 @@ def sd_interval(differences: ArrayLike, level: float = 0.95) -> tuple[float, flo
     k = len(values)
     if k < 2:
         raise ValueError(f"a spread needs at least 2 differences, got {k}")
-    quantiles = stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], k - 1)
-    low, high = values.std(ddof=1) * np.sqrt((k - 1) / quantiles)
+    low, high = spread_known_to(k - 1, level)
+    return float(low * values.std(ddof=1)), float(high * values.std(ddof=1))
+
+
+def spread_known_to(freedom: int, level: float = 0.95) -> tuple[float, float]:
+    """The factors by which a standard deviation estimated with so many degrees of freedom may be off, either way."""
+    low, high = np.sqrt(freedom / stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], freedom))
     return float(low), float(high)
