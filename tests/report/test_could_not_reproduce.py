@@ -60,7 +60,7 @@ def test_families_are_compared_in_every_set_from_elsewhere():
 def test_every_claim_asks_for_arms_that_its_study_has():
     for name, asked in page.CLAIMS.items():
         plan = page.grid.load(asked.study)
-        assert set(asked.arms) | set(asked.baselines) <= set(plan.arms), name
+        assert set(asked.arms) | set(asked.baselines) - {page.SHARED} <= set(plan.arms), name
         assert set(asked.parts or ()) <= set(plan.parts), name
 
 
@@ -77,3 +77,10 @@ def test_the_page_has_no_mark_left_and_quotes_its_intervals():
     for c in page.comparisons({"text": records}, page.CLAIMS["text"]):
         assert f"{forest.told(c)} {c.verdict}" in text
     assert "klnorm study text --part full" in text
+
+
+def test_an_unlucky_baseline_is_told():
+    assert "alone is no gain" not in page._unlucky({"s": made({"plain": 0.6, page.SHARED: 0.6})})
+    told = page._unlucky({"s": made({"plain": 0.5, page.SHARED: 0.6})})
+    (c,) = stats.compare(made({"plain": 0.5, page.SHARED: 0.6}), "plain", page.SHARED)
+    assert f"t {forest.told(c)}, in points" in told
