@@ -54,7 +54,7 @@ def _sentences(node: ast.AST) -> Iterator[str]:
             if isinstance(part, ast.FormattedValue):  # whose format, such as .3f, is no sentence
                 yield from _sentences(part.value)
     elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.search(r"[a-z]\W+[a-z]", node.value):
-        yield node.value
+        yield re.sub(r"\{[^{}]*\}", "{}", node.value)  # as str.format fills it
     else:
         for child in ast.iter_child_nodes(node):
             yield from _sentences(child)

@@ -41,8 +41,8 @@ NOT_PROSE = (
     r"arXiv:? ?\d{4}\.\d{5}|CC BY(?:-[A-Z]+)* [234]\.\d|Apache-2\.0",
     r"(?:Python|PyTorch|torch|transformers|CUDA|jupyter-book)[ -]\d+(?:\.\w+)*",
 )
-ONES = "a|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen"
-TENS = "eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|half|quarter|third|few"
+ONES = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen"
+TENS = "eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|half|quarter|third"
 WORDS = rf"\b(?:{ONES}|{TENS})(?:[\s-]+(?:and|an?|of|to|or|{ONES}|{TENS}))*"
 SHARE = r"(?:%|‰|percent\b|per[ -]cent\b|percentage points?\b|pp\b)"
 FORWARD = r"(?:by|of|gains?|gained|loses?|lost|wins?|won|adds?|added|costs?|about|over|under|than|plus|minus)"

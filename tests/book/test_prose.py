@@ -93,7 +93,7 @@ def test_typed_number_is_found(typed, number):
         "<!-- constants: 0.5 (a fair coin); five points (an exercise supposes them) -->\n0.5, and by five points.",
         "The bars are 95 % intervals, the lines 95 % bootstrap intervals.",
         "| `p` | `0.1` | one probability for every site |",
-        "The two points on the line, all 20 points of the swarm, the starting point.",
+        "A few points more, or a point or two; the two points on the line, all 20 points, the starting point.",
         "---\nkey: 0.1\n---\n\nText.",
         "<!-- evidence -->\n| a | 0.71 |\n<!-- /evidence -->",
     ],
@@ -127,7 +127,7 @@ def test_the_level_is_known_of_intervals_only():
 
 
 def test_a_changed_digit_in_a_filled_part_is_found():
-    text = (ROOT / "book/methods/klnorm.md").read_text(encoding="utf-8")
+    text = evidence.refresh((ROOT / "book/methods/klnorm.md").read_text(encoding="utf-8"), "klnorm")
     start = text.index("<!-- evidence -->")
     digit = next(i for i in range(start, len(text)) if text[i - 2 : i] in ("+0", "-0") and text[i] == ".") + 1
     forged = text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1 :]

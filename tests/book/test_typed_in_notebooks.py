@@ -46,6 +46,7 @@ def test_typed_number_is_found(cell, told):
     "cell",
     [
         code('print(f"accuracy {x:.3f}, {100 * x:.1f} %")', printed("accuracy 0.712, 71.2 %\n")),
+        code('print("the accuracy is {:.3f} here".format(x))'),
         code("frame(records)", html("0.712")),
         code("rate, steps = 1e-3, 200\nbetas = (0.0, 0.1, 0.25)"),
         code('ax.legend(loc="upper left", bbox_to_anchor=(1.02, 0.985))\nlatent.set_xlim(-1.05, 1.25)'),
