@@ -13,6 +13,7 @@ from klnorm_lib.probes.cost import ratio
 
 LABELS = {
     "plain": "plain",
+    "sham": "plain again",
     "layernorm": "LayerNorm",
     "klnorm_a": "KL-Norm A",
     "klnorm_b": "KL-Norm B",
