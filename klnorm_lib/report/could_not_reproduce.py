@@ -37,8 +37,9 @@ class Asked:
 
 
 CLAIMS = {
-    "expressiveness": Asked("text", ("klnorm_beta0",), ("layernorm",)),
+    "expressiveness": Asked("text", ("klnorm_beta0",), ("layernorm", "batchnorm", "rmsnorm")),
     "overfitting": Asked("text", KLNORM, (SHARED,), ("gap", "ece")),
+    "calibration": Asked("text", ("klnorm_b",), ("klnorm_beta0", "layernorm"), ("gap", "ece")),
     "text": Asked("text", KLNORM, ("plain",)),
     "shared": Asked("text", KLNORM, (SHARED,)),
     "norms": Asked("text", ("klnorm_b",), ("layernorm", "batchnorm", "rmsnorm")),
@@ -112,16 +113,36 @@ def _claim(studies: Studies, asked: Asked) -> str:
     what, _ = forest.pairs(found, names)
     encoders = ", ".join(dict.fromkeys(str(c.encoder).split("/")[-1] for c in found))
     told = f"**{answer(found)}** (after Holm's correction; {forest.behind(found)}; {encoders}). {forest.summary(found)}"
+    told += _other_rates(studies[asked.study], found, names)
     table = forest.table(found, names).T.reset_index(names=what)
     return f"{told}\n\n:::{{dropdown}} Every interval, in points\n{to_markdown(table)}:::"
+
+
+def _other_rates(records: Sequence[Record], found: Sequence[Comparison], names: Mapping[str, str]) -> str:
+    """Where a clear difference is one between two learning rates as well, a sentence that says so."""
+    rates = {
+        (r.study["arm"], r.task["name"], r.run["size"], r.encoder["name"], r.run.get("steps")): r.run["learning_rate"]
+        for r in records
+        if r.study["stage"] == "final"
+    }
+    apart = []
+    for c, place in zip(found, forest.places(found), strict=True):
+        if c.p_holm < 1 - c.level:
+            place_of = (c.task, c.size, c.encoder, c.cell.get("steps"))
+            one, other = (rates[(arm, *place_of)] for arm in (c.arm, c.baseline))
+            if one != other:
+                apart.append(f"{names[c.arm]} and {names[c.baseline]} on {place} ({one:g} and {other:g})")
+    if not apart:
+        return ""
+    return f" Clear, but tuned to other learning rates, so that the difference may be theirs: {'; '.join(apart)}."
 
 
 def _verdicts(studies: Studies) -> str:
     """The verdicts (a) to (e) on KL-Norm in a table: question, runs, answer."""
     rows = []
     for letter, question, name in (
-        ("a", "few labels, text: KL-Norm against plain", "text"),
-        ("a", "few labels, text: KL-Norm against plain at the rate of the others", "shared"),
+        ("a", "few labels, text: KL-Norm against plain, at the rate that most arms chose", "shared"),
+        ("a", "few labels, text: KL-Norm against plain as it was tuned (see the note below)", "text"),
         ("a", "few labels, text: against the same layer without its price", "price"),
         ("a", "few labels, text: against other normalisations", "norms"),
         ("b", "out of domain: KL-Norm B against its controls", "ood"),

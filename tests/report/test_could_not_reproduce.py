@@ -68,7 +68,7 @@ def test_the_page_has_no_mark_left_and_quotes_its_intervals():
     arms = {"plain": 0.5, "klnorm_a": 0.5, "klnorm_b": 0.7, "klnorm_c": 0.4, "klnorm_beta0": 0.7, "layernorm": 0.7}
     records = made(arms, ("trec", "sst2"), hash="h", time={}, hardware={"cpu": "x"}, method={"name": "plain"})
     for number, one in enumerate(records):
-        one.hash = str(number)
+        one.hash, one.run["learning_rate"] = str(number), 1e-3
     text = page.page({"text": records})
     assert text.startswith("# What we could not reproduce, and why\n")
     assert "<!--" not in text
@@ -84,3 +84,16 @@ def test_an_unlucky_baseline_is_told():
     told = page._unlucky({"s": made({"plain": 0.5, page.SHARED: 0.6})})
     (c,) = stats.compare(made({"plain": 0.5, page.SHARED: 0.6}), "plain", page.SHARED)
     assert f"t {forest.told(c)}, in points" in told
+
+
+def test_clear_differences_between_two_learning_rates_are_named():
+    records = made({"klnorm_b": 0.7, "plain": 0.5}, ("t", "u"))
+    for one in records:
+        fast = one.task["name"] == "t" and one.study["arm"] == "klnorm_b"
+        one.run["learning_rate"] = 1e-3 if fast else 3e-4
+    found = stats.compare(records, "klnorm_b", "plain")
+    told = page._other_rates(records, found, {"klnorm_b": "ours", "plain": "plain"})
+    assert told.endswith("may be theirs: ours and plain on t (0.001 and 0.0003).")
+    for one in records:
+        one.run["learning_rate"] = 3e-4
+    assert page._other_rates(records, found, {}) == ""
