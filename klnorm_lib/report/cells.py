@@ -15,6 +15,7 @@ from klnorm_lib.study import Record, read_records, stats
 from klnorm_lib.study.stats import Comparison, best_rate, compare, value
 
 BASELINE = "plain"
+SECOND = "plain_shared"  # plain at the rate that most arms chose, where tuning gave plain itself another one
 TEST = "test"
 PLACE = ("task", "size", "encoder")
 
@@ -25,7 +26,8 @@ class Cell:
 
     ``split``: ``test`` or ``ood/NAME``; ``runs``: finished final runs, ``failed``: those that failed; ``against``: the
     comparison with the study's baseline in this place, or ``None`` for the baseline itself and where there is none.
-    ``part`` is named only where parts of a study have to be told apart.
+    ``part`` is named only where parts of a study have to be told apart. ``second``: the comparison with a second
+    baseline, plain at the learning rate that most arms chose, where a study has one.
     """
 
     study: str
@@ -40,6 +42,7 @@ class Cell:
     runs: tuple[Record, ...]
     failed: tuple[Record, ...]
     against: Comparison | None
+    second: Comparison | None = None
 
     @cached_property
     def scores(self) -> tuple[float | None, ...]:
@@ -113,6 +116,7 @@ def cells(records: Iterable[Record], study: str, baseline: str | None = None) ->
     """
     records = [record for record in records if record.study and record.study["stage"] == "final"]
     arms = list(dict.fromkeys(r.study["arm"] for r in records))
+    other = SECOND if baseline is None and SECOND in arms else None
     if baseline is None:
         bare = [r.study["arm"] for r in records if r.method["name"] == BASELINE]
         baseline = BASELINE if BASELINE in arms else next(iter(bare), None)
@@ -123,14 +127,16 @@ def cells(records: Iterable[Record], study: str, baseline: str | None = None) ->
     found = []
     for split in dict.fromkeys(name for r in records for name in (TEST, *(f"ood/{o}" for o in r.ood))):
         against = {arm: _against(records, arm, baseline, split, by) for arm in arms if arm != baseline}
+        seconds = {arm: _against(records, arm, other, split, by) for arm in arms if arm not in (baseline, other)}
         for (*place, arm), runs in groups.items():
             done = sorted({r.hash: r for r in runs if r.status == "finished" and _has(r, split)}.values(), key=_draw)
             failed = tuple(r for r in runs if r.status == "failed") if split == TEST else ()
             if done or failed:
                 first, named = (done or failed)[0], dict(zip(by, place, strict=True))
                 where = (study, named.get("part"), *(named[n] for n in PLACE), arm, first.study["label"], split)
+                second = _beside(seconds.get(arm, []), named)[0]
                 for comparison in _beside(against.get(arm, []), named):
-                    found.append(Cell(*where, first.task["primary_metric"], tuple(done), failed, comparison))
+                    found.append(Cell(*where, first.task["primary_metric"], tuple(done), failed, comparison, second))
     return found
 
 

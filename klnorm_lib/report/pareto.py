@@ -11,7 +11,7 @@ from importlib import resources
 
 from klnorm_lib.report import cost, style
 from klnorm_lib.report.card_figures import as_html
-from klnorm_lib.report.cells import TEST, Cell, over_places
+from klnorm_lib.report.cells import SECOND, TEST, Cell, over_places
 
 FEWEST = 4  # arms, below which a plot says no more than the table
 PLACES = 2  # places, below which the mean over them is a single cell
@@ -24,7 +24,8 @@ class Arm:
 
     ``gain``, ``low``, ``high``: mean difference to the baseline, hundredths; ``time``: seconds of a run over those of
     the baseline, geometric mean over places; ``added``: parameters that the method adds, mean over places; ``step``:
-    time of a training step over the baseline's, from the packaged measurement of cost, NaN where that has none.
+    time of a training step over the baseline's, from the packaged measurement of cost, NaN where that has none;
+    ``baseline``: whether it is one, the study's own or plain at the learning rate that most arms chose.
     """
 
     label: str
@@ -34,12 +35,13 @@ class Arm:
     time: float
     added: float
     step: float = math.nan
+    baseline: bool = False
 
 
 def arms(found: Iterable[Cell]) -> tuple[list[Arm], list[tuple[str, int, str]]]:
-    """The arms of a study on its test rows, the baseline first, and the places (task, size, encoder) they share.
+    """The arms of a study on its test rows, the baseline first, in the places (task, size, encoder) with most arms.
 
-    Both lists are empty where the arms share fewer than two places or are fewer than four.
+    Arms that some of these places lack are left out. Both lists are empty for fewer than two places or four arms.
     """
     by_arm: dict[str, dict[tuple, Cell]] = defaultdict(dict)
     base: dict[tuple, Cell] = {}
@@ -51,30 +53,22 @@ def arms(found: Iterable[Cell]) -> tuple[list[Arm], list[tuple[str, int, str]]]:
             base[place] = c
         elif math.isfinite(c.against.low):
             by_arm[c.arm][place] = c
-    places = [p for p in base if by_arm and all(p in of for of in by_arm.values())]
+    counts = {place: sum(place in of for of in by_arm.values()) for place in base}
+    places = [place for place in base if by_arm and counts[place] == max(counts.values())]
+    by_arm = {name: of for name, of in by_arm.items() if all(place in of for place in places)}
     if len(by_arm) + 1 < FEWEST or len(places) < PLACES:
         return [], []
     steps = _steps(places)
     first = base[places[0]]
-    shown = [
-        Arm(
-            first.label,
-            0.0,
-            0.0,
-            0.0,
-            1.0,
-            statistics.fmean(_added(base[p]) for p in places),
-            1.0 if steps else math.nan,
-        )
-    ]
+    added = statistics.fmean(_added(base[p]) for p in places)
+    shown = [Arm(first.label, 0.0, 0.0, 0.0, 1.0, added, 1.0 if steps else math.nan, True)]
     for name, of in by_arm.items():
         here = [of[p] for p in places]
         gain, low, high = (100 * v for v in over_places(here))
         ratios = [of[p].seconds / base[p].seconds for p in places if of[p].seconds and base[p].seconds]
         time = statistics.geometric_mean(ratios) if ratios else math.nan
-        shown.append(
-            Arm(here[0].label, gain, low, high, time, statistics.fmean(map(_added, here)), steps.get(name, math.nan))
-        )
+        added, step = statistics.fmean(map(_added, here)), steps.get(name, math.nan)
+        shown.append(Arm(here[0].label, gain, low, high, time, added, step, name == SECOND))
     return shown, places
 
 
@@ -112,8 +106,9 @@ def _caption(study: str, places: Sequence[tuple[str, int, str]]) -> str:
     encoders = ", ".join(dict.fromkeys(encoder for *_, encoder in places))
     return (
         f"Study {study}, mean over {where}, with {encoders}. Bars: 95 % intervals of the mean difference to the "
-        "baseline, whose own point has none. The line joins arms that no other arm beats in both mean and cost; where "
-        "intervals overlap it is no ranking."
+        "baseline, whose own point has none. Dotted: the baseline and, where the study has one, plain at the "
+        "learning rate that most arms chose. The dashed line joins arms that no other arm beats in both mean and cost; "
+        "where intervals overlap it is no ranking."
     )
 
 
@@ -146,7 +141,8 @@ def draw(here: Sequence[Arm]):
 
 
 def _panel(ax, here: Sequence[Arm], costs: Sequence[float], label: str) -> None:
-    ax.axhline(0, color=style.INK, lw=1, ls=":")
+    for level in (arm.gain for arm in here if arm.baseline):
+        ax.axhline(level, color=style.INK, lw=1, ls=":")
     _scale(ax, [cost for cost in costs if math.isfinite(cost)])
     edge = sorted(_front(here, costs))
     ax.plot(*zip(*edge, strict=True), color=style.PALETTE[1], lw=1.2, ls="--", zorder=1)

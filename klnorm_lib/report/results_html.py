@@ -15,6 +15,7 @@ from klnorm_lib.report.counts import runs_behind
 from klnorm_lib.report.remake import cell_command
 from klnorm_lib.report.tables import packaged, to_markdown
 from klnorm_lib.study import Record
+from klnorm_lib.study.stats import Comparison
 
 COLUMNS = ("study", "task", "labels", "encoder", "method", "tested on", "score", "minus baseline", "verdict", "cost")
 NUMERIC = ("labels", "score", "minus baseline", "cost")
@@ -30,7 +31,9 @@ of another domain. A **draw** is a split seed and a model seed; arms are compare
 
 - **score**: mean over the draws ± their standard deviation, and the number of draws;
 - **minus baseline**: the mean paired difference to the study's baseline with its 95 % interval, the error of the test
-  rows included where the records hold it; the picture shows the same from minus to plus ten points;
+  rows included where the records hold it; the picture shows the same from minus to plus ten points.
+  `plain_shared` is plain at the learning rate that most arms chose, an arm that was added once it was seen that tuning
+  on few rows had given plain another one; the difference to it stands below;
 - **verdict**: better or worse when the interval leaves zero out, equivalent when it lies within the margin, else we
   cannot tell. A star: so it is after Holm's correction over all places in which this arm was compared. No arm is marked
   as the best: that would be a claim without an interval;
@@ -126,7 +129,16 @@ def _difference(cell: Cell) -> str:
         return f"{c.mean:+.3f} <small>no interval</small>"
     other = "" if c.baseline == "plain" and c.encoder == cell.encoder else f" <small>to {_escape(_other(cell))}</small>"
     interval = f"<span>[{c.low:+.3f}, {c.high:+.3f}]</span>"
-    return f"{c.mean:+.3f} {interval}{other}{_bar(c.mean, c.low, c.high)}"
+    return f"{c.mean:+.3f} {interval}{other}{_bar(c.mean, c.low, c.high)}{_second(cell.second)}"
+
+
+def _second(c: Comparison | None) -> str:
+    """The same difference to a second baseline, where the study has one."""
+    if c is None or c.low != c.low:
+        return ""
+    return (
+        f"<small>to {_escape(c.baseline)}: {c.mean:+.3f} <span>[{c.low:+.3f}, {c.high:+.3f}]</span> {c.verdict}</small>"
+    )
 
 
 def _other(cell: Cell) -> str:

@@ -127,3 +127,14 @@ def test_command_of_a_cell_names_it_as_the_study_command_reads_it(found):
     assert command == "klnorm study text --remake trec/200/e/klnorm_b"
     assert Place.parse(command.split()[-1]) == Place("trec", 200, "e", "klnorm_b")
     assert cell_command(c.cells(made.study(), "not a packaged study")[0]) is None
+
+
+def test_plain_at_the_common_rate_is_a_second_baseline():
+    records = [made.record(arm, d, 0.5 + g + 0.01 * d) for arm, g in (("plain", 0), ("vib", 0.05)) for d in range(3)]
+    records += [made.record("plain_shared", d, 0.54 + 0.02 * d) for d in range(3)]
+    found = {cell.arm: cell for cell in c.cells(records, "text")}
+    assert found["vib"].against.mean == pytest.approx(0.05)
+    assert found["vib"].second.baseline == "plain_shared"
+    assert found["vib"].second.mean == pytest.approx(0.0)
+    assert found["plain_shared"].second is None
+    assert found["plain_shared"].against.mean == pytest.approx(0.05)

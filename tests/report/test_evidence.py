@@ -22,7 +22,7 @@ def test_evidence_compares_with_both_baselines(monkeypatch):
     monkeypatch.setattr(evidence, "_studies", lambda: {"text": made.study()})
     # two tasks with the same gains of 0.03, 0.04, 0.05: t(0.975, 2) sd / sqrt(3) = 2.484 points, over sqrt(2) for both
     (line,) = [line for line in evidence.evidence("klnorm").splitlines() if line.startswith("| text")]
-    assert line.startswith("| text | e | KL-Norm B | 2, 3 | +4.0 [+2.2, +5.8]: 2 better |")
+    assert line.startswith("| text | e | KL-Norm B | 2, 3 | +4.0 [+2.2, +5.8]: 2 better | – |")
     (line,) = [line for line in evidence.evidence("norm_head").splitlines() if line.startswith("| text")]
     assert line.endswith("| –|") or line.endswith("| – |")
     assert evidence.evidence("mixout") == evidence.NONE
