@@ -16,6 +16,7 @@ from klnorm_lib.study.stats import Comparison, best_rate, compare, value
 
 BASELINE = "plain"
 SECOND = "plain_shared"  # plain at the rate that most arms chose, where tuning gave plain itself another one
+MACHINERY = ("smoke",)  # studies that try the engine, on runs too short to say anything of a method
 TEST = "test"
 PLACE = ("task", "size", "encoder")
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from klnorm_lib.report.cells import SECOND, TEST, Cell, by_study, cells, over_places
+from klnorm_lib.report.cells import MACHINERY, SECOND, TEST, Cell, by_study, cells, over_places
 from klnorm_lib.report.tables import packaged
 from klnorm_lib.study import Record
 
@@ -49,7 +49,7 @@ def evidence(name: str) -> str:
 
 @cache
 def _studies() -> dict[str, list[Record]]:
-    return by_study(packaged())
+    return {name: records for name, records in by_study(packaged()).items() if name not in MACHINERY}
 
 
 def _rows(study: str, records: Sequence[Record], name: str) -> list[str]:

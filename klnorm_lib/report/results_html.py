@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from klnorm_lib.report import pareto
-from klnorm_lib.report.cells import Cell, by_study, cells
+from klnorm_lib.report.cells import MACHINERY, Cell, by_study, cells
 from klnorm_lib.report.counts import runs_behind
 from klnorm_lib.report.remake import cell_command
 from klnorm_lib.report.tables import packaged, to_markdown
-from klnorm_lib.study import Record
+from klnorm_lib.study import Record, grid
 from klnorm_lib.study.stats import Comparison
 
 COLUMNS = ("study", "task", "labels", "encoder", "method", "tested on", "score", "minus baseline", "verdict", "cost")
@@ -50,18 +50,27 @@ def page(paths: Iterable[str | Path] | None = None) -> str:
     Raises ``RecordError`` if a file is broken, so that a book with a broken record does not build.
     """
     studies = by_study(packaged() if paths is None else paths)
-    found = {name: cells(records, name) for name, records in studies.items()}
+    found = {name: cells(records, name) for name, records in studies.items() if name not in MACHINERY}
     counts = runs_behind(studies)
     parts = [WIDE, "# Results", INTRODUCTION]
     if counts.empty:
         return "\n\n".join([*parts, "No records ship with the book yet."]) + "\n"
     total = counts.iloc[-1]
     told = f"**{total['runs']:,} runs** stand behind this book, {total['failed']} of them failed."
-    parts += ["## How many runs", told, to_markdown(counts)]
+    parts += ["## How many runs", told, to_markdown(counts), _questions(studies)]
     parts += ["## Accuracy against cost", *pareto.sections(found)] if any(map(pareto.shown, found.values())) else []
     parts += ["## Every cell", table([cell for of in found.values() for cell in of])]
     parts += ["## Runs that failed", _failures(studies)]
     return "\n\n".join(parts) + "\n"
+
+
+def _questions(studies: Iterable[str]) -> str:
+    """What each study with a plan of its own asks."""
+    plans = {name: grid.load(name) for name in studies if name in grid.packaged()}
+    lines = [f"- **{name}**: {plan.title}. {plan.question}" for name, plan in plans.items()]
+    last = "Runs of the other names were made before studies had plans." if len(plans) < len(list(studies)) else ""
+    engine = "The runs of smoke only try the engine, and are not among the cells below."
+    return "\n".join([*lines, "", " ".join(filter(None, (last, engine if set(MACHINERY) & set(studies) else "")))])
 
 
 def table(found: Sequence[Cell]) -> str:

@@ -68,6 +68,18 @@ def test_runs_are_counted_and_failures_told(page):
     assert "# text: the loss is nan\nklnorm run --task trec" in page
 
 
+def test_studies_say_what_they_ask_and_those_of_the_engine_are_no_results(tmp_path):
+    file = tmp_path / "both.jsonl"
+    smoke = [made.record(arm, d, 0.5 + 0.1 * d, study="smoke") for arm in ("plain", "klnorm_b") for d in range(2)]
+    text = [made.record(arm, d, 0.5 + 0.2 * d) for arm in ("plain", "klnorm_b") for d in range(2)]
+    file.write_text("".join(r.to_line() for r in smoke + text), encoding="utf-8")
+    page = results_html.page([file])
+    assert "- **text**: Text with few labels. Does KL-Norm help" in page
+    assert "| smoke | 1 | 4 |" in page
+    assert 'id="text-trec-200-e-klnorm_b"' in page
+    assert 'id="smoke-' not in page
+
+
 def test_html_has_no_blank_line_that_would_end_it_in_markdown(page):
     start, end = page.index('<link rel="stylesheet"'), page.index("</script>")
     assert "\n\n" not in page[start:end]
