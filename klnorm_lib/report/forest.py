@@ -199,6 +199,9 @@ def told(c: Comparison) -> str:
     """Mean and interval of one comparison, in the unit shown: ``+1.2 [-0.4, +2.8]``."""
     factor, shown = unit(c.metric)
     digits = 1 if shown == "points" else 3
+    if not np.isfinite(c.low):
+        same = c.k > 1 and np.ptp(c.differences) == 0
+        return f"{factor * c.mean:+.{digits}f} [{'the same in every draw' if same else 'no interval'}]"
     return f"{factor * c.mean:+.{digits}f} [{factor * c.low:+.{digits}f}, {factor * c.high:+.{digits}f}]"
 
 

@@ -130,3 +130,11 @@ def test_words_and_table_say_what_the_comparisons_say(records, compared):
     )
     assert forest.summary(compared) in forest.alt(compared, names)
     assert "at words; sounds, for NEW, SAME, ODD." in forest.alt(compared, names)
+
+
+def test_without_spread_there_is_no_interval_to_tell():
+    same = [record(arm, draw, 0.5, "words") for arm in ("new", "plain") for draw in range(3)]
+    (c,) = stats.compare(same, "new", "plain")
+    assert forest.told(c) == "+0.0 [the same in every draw]"
+    (c,) = stats.compare([r for r in same if r.run["seed"] == 0], "new", "plain")
+    assert forest.told(c) == "+0.0 [no interval]"
