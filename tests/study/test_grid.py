@@ -17,7 +17,8 @@ arms:
   frozen: {method: frozen}
 parts:
   here: {tasks: {topic_shift: [40, 80]}, encoders: [klnorm-nano], draws: 3}
-  full: {tasks: {topic_shift: [80, 160]}, encoders: [klnorm-nano], arms: [plain], draws: {split_seeds: [0, 1], seeds: [0, 1]}, default: false}
+  full: {tasks: {topic_shift: [80, 160]}, encoders: [klnorm-nano], arms: [plain], default: false,
+    draws: {split_seeds: [0, 1], seeds: [0, 1]}}
 """
 
 
@@ -35,12 +36,16 @@ def small():
 def test_tuning_is_every_trial_on_the_tuning_draws(small):
     items = small.tuning()
     assert len(items) == 2 * 2 * 2  # arms with something to tune, trials, draws; both sizes are tuned at 40
-    assert {i.run.split_seed for i in items} == {100, 101} and {i.run.size for i in items} == {40}
+    assert {i.run.split_seed for i in items} == {100, 101}
+    assert {i.run.size for i in items} == {40}
     assert {i.run.test_rows for i in items} == {10}
     plain, klnorm = (next(i for i in items if i.study["arm"] == arm) for arm in ("plain", "klnorm"))
-    assert plain.run.learning_rate == 1e-4 and plain.run.method == "plain"
-    assert dict(klnorm.run.method_args) == {"form": "B", "beta": 0.1} and klnorm.study["label"] == "KL-Norm"
-    assert klnorm.study["grid"] == [{"beta": 0.1}, {"beta": 0.01}] and klnorm.study["trials"] == 2
+    assert plain.run.learning_rate == 1e-4
+    assert plain.run.method == "plain"
+    assert dict(klnorm.run.method_args) == {"form": "B", "beta": 0.1}
+    assert klnorm.study["label"] == "KL-Norm"
+    assert klnorm.study["grid"] == [{"beta": 0.1}, {"beta": 0.01}]
+    assert klnorm.study["trials"] == 2
 
 
 def test_the_final_runs_take_the_trial_that_did_best_on_validation(small):
@@ -50,7 +55,8 @@ def test_the_final_runs_take_the_trial_that_did_best_on_validation(small):
     assert len(items) == 3 * 2 * 3  # arms, sizes, draws
     assert {i.run.learning_rate for i in items if i.study["arm"] == "plain"} == {1e-3}
     assert {i.run.method_args["beta"] for i in items if i.study["arm"] == "klnorm"} == {0.1}
-    assert {i.study["stage"] for i in items} == {"final"} and {i.run.test_rows for i in items} == {None}
+    assert {i.study["stage"] for i in items} == {"final"}
+    assert {i.run.test_rows for i in items} == {None}
     assert all(i.study["trial"] == {"learning_rate": 1e-3} for i in items if i.study["arm"] == "plain")
 
 
@@ -85,7 +91,7 @@ def test_runs_that_two_parts_share_are_done_once(small):
 
 
 @pytest.mark.parametrize(
-    "old, new, message",
+    ("old", "new", "message"),
     [
         ("[1e-4, 1e-3]", "[1e-4, 1e-3, 1e-2]", "as many trials as the others.*plain 3, klnorm 2"),
         ("draws: 3", "draws: [100]", "tuned on and reported; keep them apart"),
@@ -110,12 +116,14 @@ def test_mistakes_are_told_with_their_place(old, new, message):
 @pytest.mark.parametrize("name", grid.packaged())
 def test_every_packaged_study_can_be_read_and_spelt_out(name):
     study = grid.load(name)
-    assert study.question and study.title
+    assert study.question
+    assert study.title
     for part in study.parts.values():
         tuning = study.tuning([part.name])
         records = [finished(i, 0.5) for i in tuning]
         final = study.final(records, [part.name])
-        assert final and all(i.run.split_seed < 100 or name == "pilot" for i in final)
+        assert final
+        assert all(i.run.split_seed < 100 or name == "pilot" for i in final)
 
 
 def test_an_unknown_study_is_told(tmp_path):

@@ -16,10 +16,11 @@ def test_the_mean_of_the_row_scores_is_the_metric(metric):
     guesses = VALUES if metric in ("pearson", "spearman") else GUESSES
     values = rows.scores(metric, guesses, LABELS)
     whole = metrics.compute([metric], guesses.tolist(), LABELS.tolist())[metric]
-    assert values.shape == (60,) and values.mean() == pytest.approx(whole, abs=1e-12)
+    assert values.shape == (60,)
+    assert values.mean() == pytest.approx(whole, abs=1e-12)
 
 
-@pytest.mark.parametrize("metric, guesses", [("matthews", GUESSES), ("pearson", VALUES)])
+@pytest.mark.parametrize(("metric", "guesses"), [("matthews", GUESSES), ("pearson", VALUES)])
 def test_the_shortcuts_equal_leaving_rows_out_one_by_one(metric, guesses):
     quick = rows._WITHOUT[metric](guesses.astype(float), LABELS.astype(float))
     np.testing.assert_allclose(quick, rows._one_by_one(metric)(guesses, LABELS), atol=1e-12)
