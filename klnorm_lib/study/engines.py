@@ -79,7 +79,7 @@ def _local(stack: ExitStack, jobs: int, threads: int, scheduler: None) -> Engine
         return Engine("local", 1, own_process=False, options={"backend": "sequential"})
     from joblib.externals.loky import get_reusable_executor
 
-    stack.callback(lambda: get_reusable_executor().shutdown(wait=True, kill_workers=True))
+    stack.callback(lambda: get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True))
     return Engine("local", jobs, options={"backend": "loky", "inner_max_num_threads": threads})
 
 
