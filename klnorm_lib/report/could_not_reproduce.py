@@ -138,7 +138,7 @@ def _other_rates(records: Sequence[Record], found: Sequence[Comparison], names: 
 
 
 def _verdicts(studies: Studies) -> str:
-    """The verdicts (a) to (e) on KL-Norm in a table: question, runs, answer."""
+    """The verdicts (a) to (e) on KL-Norm in a table: question, runs, answer, and the two outermost differences."""
     rows = []
     for letter, question, name in (
         ("a", "few labels, text: KL-Norm against plain, at the rate that most arms chose", "shared"),
@@ -149,22 +149,25 @@ def _verdicts(studies: Studies) -> str:
         ("b", "without the shortcut, or with it reversed: against plain", "shortcut"),
         ("c", "few labels, speech: KL-Norm B against its controls", "speech"),
     ):
-        asked = CLAIMS[name]
-        runs = len({r.hash for r in studies.get(asked.study, ())})
-        rows.append(
-            {"": f"({letter})", "question": question, "runs": runs, "answer": answer(comparisons(studies, asked))}
-        )
-    rows.append(
-        {
-            "": "(d)",
-            "question": "what of it matters: variants of KL-Norm against the default",
-            "runs": len({r.hash for r in studies.get("ablation", ())}),
-            "answer": _variants(studies),
-        }
-    )
-    rows.append({"": "(e)", "question": "cost: KL-Norm B against plain", "runs": None, "answer": _cheap()})
-    table = pd.DataFrame(rows)
-    return to_markdown(table.assign(runs=table["runs"].map(lambda n: "–" if pd.isna(n) else f"{n:.0f}")))
+        found = comparisons(studies, CLAIMS[name])
+        rows.append([f"({letter})", question, _number(studies, CLAIMS[name].study), answer(found), _outermost(found)])
+    found = _against_default(studies)
+    variants = "what of it matters: variants of KL-Norm against the default"
+    rows.append(["(d)", variants, _number(studies, "ablation"), _variants(studies), _outermost(found)])
+    rows.append(["(e)", "cost: KL-Norm B against plain", "–", _cheap(), "–"])
+    return to_markdown(pd.DataFrame(rows, columns=["", "question", "runs", "answer", "lowest and highest, points"]))
+
+
+def _number(studies: Studies, study: str) -> str:
+    return f"{len({r.hash for r in studies.get(study, ())}):,}"
+
+
+def _outermost(found: Sequence[Comparison]) -> str:
+    """The lowest and the highest mean difference of a family, each with its interval."""
+    if not found:
+        return "–"
+    ordered = sorted(found, key=lambda c: c.mean)
+    return " and ".join(forest.told(c) for c in (ordered[0], ordered[-1]))
 
 
 def _unlucky(studies: Studies) -> str:

@@ -35,6 +35,9 @@ def test_the_answer_follows_from_the_verdicts(levels, said):
     assert page.answer([]) == page.NOTHING
 
 
+LEVELS = made({"plain": 0.5, "up": 0.7, "down": 0.3, "same": 0.5})
+
+
 def test_mixed_and_partial_answers():
     up, down, same = (
         made({"plain": 0.5, "new": level}, (task,)) for task, level in (("u", 0.7), ("d", 0.3), ("s", 0.5))
@@ -97,3 +100,9 @@ def test_clear_differences_between_two_learning_rates_are_named():
     for one in records:
         one.run["learning_rate"] = 3e-4
     assert page._other_rates(records, found, {}) == ""
+
+
+def test_the_outermost_differences_are_the_lowest_and_the_highest():
+    found = [c for arm in ("up", "down", "same") for c in stats.compare(LEVELS, arm, "plain")]
+    assert page._outermost(found) == f"{forest.told(found[1])} and {forest.told(found[0])}"
+    assert page._outermost([]) == "–"
