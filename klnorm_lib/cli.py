@@ -313,7 +313,7 @@ def study_command(
         if as_json:
             _print_json(cli_study.remade_dict(remade))
         else:
-            table = _table("draw", f"{remade.metric} committed", "remade", title=str(remade.cell))
+            table = _table("draw", f"{remade.metric} committed", "remade")
             for draw, *scores in zip(remade.draws, remade.committed, remade.remade, strict=True):
                 table.add_row("/".join(map(str, draw)), *("–" if s is None else f"{s:.4f}" for s in scores))
             _show(table)

@@ -199,7 +199,9 @@ def test_study_remakes_a_committed_cell(tmp_path):
     told = json.loads(call(*cell, "--json").stdout)
     assert told["holds"]
     assert told["difference"] <= told["tolerance"]
-    assert "klnorm-nano/frozen" in call(*cell).stdout
+    shown = call(*cell)
+    assert f"{told['remade'][0]:.4f}" in shown.stdout
+    assert "topic_shift/40/klnorm-nano/frozen: " in shown.stderr
 
 
 @pytest.mark.parametrize(
