@@ -85,8 +85,8 @@ def verdict(remade: Remade) -> str:
     """Whether the committed numbers hold, in a sentence."""
     if remade.same:
         known = "the machine, its threads and the versions are those of the records: the numbers must be equal"
-        return (
-            f"{remade.cell}: {known}, and {'they are' if remade.holds else f'they differ by {remade.difference:.4g}'}"
-        )
-    known = f"not as it was: {', '.join(remade.other)}; the means may differ by {remade.tolerance:.4f}"
-    return f"{remade.cell}: {known}, and they differ by {remade.difference:.4f}: {'the cell holds' if remade.holds else 'too much'}"
+        found = "they are" if remade.holds else f"they differ by {remade.difference:.4g}"
+    else:
+        known = f"not as it was: {', '.join(remade.other)}; the means may differ by {remade.tolerance:.4f}"
+        found = f"they differ by {remade.difference:.4f}: {'the cell holds' if remade.holds else 'too much'}"
+    return f"{remade.cell}: {known}, and {found}"
