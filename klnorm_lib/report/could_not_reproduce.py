@@ -195,10 +195,11 @@ def _variants(studies: Studies) -> str:
     found = _against_default(studies)
     if not found:
         return NOTHING
-    clear = [c for c in found if c.p_holm < 1 - c.level]
-    told = f"{len(clear)} of {len(found)} differ from it"
     names = forest.labels(studies["ablation"])
-    return told + (f": {', '.join(f'{names[c.arm]} ({c.verdict})' for c in clear)}" if clear else "")
+    clear = [c for c in found if c.p_holm < 1 - c.level]
+    alone = [f"{names[c.arm]} ({c.verdict})" for c in found if c.verdict in ("better", "worse")]
+    told = f"{len(clear)} of {len(found)} are shown to differ from it; before the correction {len(alone)}"
+    return told + (f": {', '.join(alone)}" if alone else "")
 
 
 def _ablation(studies: Studies) -> str:
