@@ -105,7 +105,7 @@ def _dask(stack: ExitStack, jobs: int, threads: int, scheduler: str | None) -> E
         )
         scheduler = stack.enter_context(cluster).scheduler_address
     client = stack.enter_context(Client(scheduler, set_as_default=False))
-    return Engine("dask", jobs, options={"backend": backends.DASK, "client": client})
+    return Engine("dask", jobs, options={"backend": backends.DASK, "client": client, "wait_for_workers_timeout": 300})
 
 
 def _ray(stack: ExitStack, jobs: int, threads: int, scheduler: str | None) -> Engine:

@@ -9,10 +9,13 @@ import threading
 import time
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
+from distributed import KilledWorker
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from klnorm_lib.study import append, grid, read_records
+from klnorm_lib.study import append, engines, grid, read_records
 from klnorm_lib.study.ledger import lasting
 from klnorm_lib.study.run import failed
 from klnorm_lib.study.sweep import Options, execute, sweep
@@ -79,6 +82,15 @@ def test_engines_agree_though_a_worker_is_killed(engine, reference, tmp_path):
     assert killer.killed is not None
     assert (summary.asked, summary.made, summary.failures) == (13, 13, [])
     assert told(records) == reference
+
+
+@pytest.mark.parametrize("engine", WORKERS)
+def test_an_engine_tells_of_a_task_that_kills_its_worker_and_goes_on(engine):
+    once = {"distributed.scheduler.allowed-failures": 0}
+    with dask.config.set(once), engines.start(engine, 2) as running:
+        with pytest.raises((TerminatedWorkerError, KilledWorker)):
+            list(running.stream(os._exit, [1]))
+        assert sorted(running.stream(abs, [-1, -2, -3])) == [1, 2, 3]
 
 
 def test_ray_gives_the_same_records(reference, tmp_path):
