@@ -74,9 +74,9 @@ endif
 bench: $(STAMP) ## measure what each method costs; writes klnorm_lib/studies/cost.json
 	@$(PY) benchmarks/cost.py
 
-study: $(STAMP) ## run a study: make study NAME=smoke [ENGINE=local|dask|ray] [JOBS=2]; remake a cell of its table: CELL=TASK/SIZE/ENCODER/ARM [DRAWS=3]
+study: $(STAMP) ## run a study: make study NAME=smoke [PART=…] [ENGINE=local|dask|ray] [JOBS=2]; remake a cell of its table: CELL=TASK/SIZE/ENCODER/ARM [DRAWS=3]
 	@test -n "$(NAME)" || { echo "say which: make study NAME=smoke; the studies are $(STUDIES)"; exit 1; }
-	@$(BIN)/klnorm study "$(NAME)" --engine $(ENGINE) --jobs $(JOBS) \
+	@$(BIN)/klnorm study "$(NAME)" $(if $(PART),--part "$(PART)") --engine $(ENGINE) --jobs $(JOBS) \
 		$(if $(RECORDS),--records "$(RECORDS)") $(if $(CELL),--remake "$(CELL)" $(if $(DRAWS),--draws $(DRAWS)))
 
 lint: $(STAMP) ## check formatting, imports, and that notebooks hold no outputs

@@ -309,7 +309,7 @@ def study_command(
     options = Options(engine, jobs, threads, scheduler, retry, notebooks)
     err = Console(stderr=True, highlight=False)
     if remake is not None:
-        remade = cli_study.again(name, remake, draws, options)
+        remade = cli_study.again(name, remake, draws, options, part)
         if as_json:
             _print_json(cli_study.remade_dict(remade))
         else:

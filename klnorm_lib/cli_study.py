@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from klnorm_lib.study.errors import StudyError
 from klnorm_lib.study.grid import Grid
 from klnorm_lib.study.meter import spell
 from klnorm_lib.study.remake import Cell, Remade, remake
@@ -18,9 +19,11 @@ def carry_out(grid: Grid, records: Path, parts: list[str] | None, options: Optio
     return sweep(grid, records, options.engine, options.jobs, parts, options.progress, **more)
 
 
-def again(name: str, cell: str, draws: int | None, options: Options) -> Remade:
-    """A committed cell, done again and compared."""
-    return remake(name, Cell.parse(cell), draws, options)[0]
+def again(name: str, cell: str, draws: int | None, options: Options, parts: list[str] | None = None) -> Remade:
+    """A committed cell, done again and compared; a cell is of one part at most."""
+    if parts is not None and len(parts) > 1:
+        raise StudyError(f"a cell stands in one part; give --part once with --remake, not {', '.join(parts)}")
+    return remake(name, Cell.parse(cell), draws, options, parts[0] if parts else None)[0]
 
 
 def plan(grid: Grid, records: Path, parts: list[str] | None) -> list[dict[str, Any]]:

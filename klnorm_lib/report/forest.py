@@ -221,7 +221,7 @@ def in_words(comparisons: Sequence[Comparison], names: Mapping[str, str] | None 
             said += [f"{verdict}: {'; '.join(at)}"] if at else []
         lines.append(f"{pair}: {'. '.join(said)}.")
     return "\n".join(
-        textwrap.fill(line, 110, subsequent_indent="  ", break_on_hyphens=False)
+        textwrap.fill(line, 78, subsequent_indent="  ", break_on_hyphens=False)
         for line in (*lines, "", summary(comparisons))
     )
 

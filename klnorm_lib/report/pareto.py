@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -41,13 +41,17 @@ class Arm:
 def arms(found: Iterable[Cell]) -> tuple[list[Arm], list[tuple[str, int, str]]]:
     """The arms of a study on its test rows, the baseline first, in the places (task, size, encoder) with most arms.
 
-    Arms that some of these places lack are left out. Both lists are empty for fewer than two places or four arms.
+    Arms that some of these places lack are left out. Where parts of the study have to be told apart, the one with most
+    cells is taken. Both lists are empty for fewer than two places or four arms.
     """
+    found = list(found)
+    largest = Counter(c.part for c in found).most_common(1)[0][0] if found else None
+    found = [c for c in found if c.part == largest]
     by_arm: dict[str, dict[tuple, Cell]] = defaultdict(dict)
     base: dict[tuple, Cell] = {}
     for c in found:
         place = (c.task, c.size, c.against.encoder if c.against else c.encoder)
-        if c.split != TEST or c.metric in UNITS or c.mean is None or c.part:
+        if c.split != TEST or c.metric in UNITS or c.mean is None:
             continue
         if c.against is None:
             base[place] = c

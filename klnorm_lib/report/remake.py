@@ -28,4 +28,5 @@ def cell_command(cell: Cell) -> str | None:
     """The command that makes a cell anew and compares it with the records; ``None`` outside a packaged study."""
     if cell.study not in grid.packaged() or not cell.runs:
         return None
-    return shlex.join(["klnorm", "study", cell.study, "--remake", str(cell_of(cell.runs[0]))])
+    part = ["--part", cell.part] if cell.part else []
+    return shlex.join(["klnorm", "study", cell.study, *part, "--remake", str(cell_of(cell.runs[0]))])

@@ -76,10 +76,11 @@ class Remade:
         return self.difference <= self.tolerance
 
 
-def committed(name: str, cell: Cell) -> list[Record]:
+def committed(name: str, cell: Cell, part: str | None = None) -> list[Record]:
     """The finished final runs of a cell among a packaged study's records, draw by draw.
 
-    Raises ``StudyError`` for a study without records or a cell that they do not hold, naming those that they do.
+    ``part`` tells cells of one name apart, where two parts of the study have them. Raises ``StudyError`` for a study
+    without records, a cell that they do not hold, naming those that they do, and one that stands in several parts.
     """
     from importlib import resources
 
@@ -89,7 +90,11 @@ def committed(name: str, cell: Cell) -> list[Record]:
     with resources.as_file(file) as path:
         ledger = Ledger(path)
     finals = [r for r in ledger.records if r.status == "finished" and r.study and r.study["stage"] == "final"]
-    found = {(r.run["split_seed"], r.run["seed"]): r for r in finals if cell_of(r) == cell}
+    here = [r for r in finals if cell_of(r) == cell and part in (None, r.study["part"])]
+    found = {(r.run["split_seed"], r.run["seed"]): r for r in here}
+    if len(found) < len({r.hash for r in here}):
+        parts = ", ".join(dict.fromkeys(r.study["part"] for r in here))
+        raise StudyError(f"{cell} stands in several parts of study {name!r}; say which with --part: {parts}")
     if not found:
         near = sorted({str(cell_of(r)) for r in finals})
         some = [c for c in near if c.startswith(f"{cell.task}/")] or near
@@ -103,12 +108,14 @@ def cell_of(record: Record) -> Cell:
     return Cell(run["task"], run["size"], run["encoder"], record.study["arm"])
 
 
-def remake(name: str, cell: Cell, draws: int | None = None, options: Options | None = None) -> tuple[Remade, Summary]:
+def remake(
+    name: str, cell: Cell, draws: int | None = None, options: Options | None = None, part: str | None = None
+) -> tuple[Remade, Summary]:
     """Carry out the runs of a committed cell again, the first ``draws`` of them, and compare; nothing is looked up.
 
     The threads are those of the records. Raises ``StudyError`` if one of the runs fails.
     """
-    old = committed(name, cell)
+    old = committed(name, cell, part)
     again = old[:draws]
     threads = {r.hardware["threads"] for r in again}
     options = replace(options or Options(), threads=min(threads))

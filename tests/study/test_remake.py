@@ -99,3 +99,12 @@ def test_a_cell_that_there_is_not():
         remake.committed("smoke", dataclasses.replace(CELL, arm="klnorm_z"))
     with pytest.raises(StudyError, match="no committed records"):
         remake.committed("no-such-study", CELL)
+
+
+def test_a_cell_that_stands_in_two_parts_is_asked_for():
+    cell = remake.Cell.parse("trec/200/klnorm-tiny/klnorm_b")
+    with pytest.raises(StudyError, match="--part: headline, longer"):
+        remake.committed("text", cell)
+    parts = {part: remake.committed("text", cell, part) for part in ("headline", "longer")}
+    assert {part: {r.study["part"] for r in found} for part, found in parts.items()} == {p: {p} for p in parts}
+    assert parts["longer"][0].run["steps"] > parts["headline"][0].run["steps"]
