@@ -7,8 +7,7 @@ encoder, ``tf-idf`` (texts) or ``log-mel`` (sound) can be named.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -41,7 +40,7 @@ USED += (
 
 
 @dataclass(frozen=True)
-class Frozen:
+class Frozen(linear.Readout):
     r"""A linear model on frozen features; ``grid`` holds the values of C that are tried on the validation rows.
 
     .. math:: \min_W \tfrac12\lVert W\rVert^2 + C \sum_i -\ln\operatorname{softmax}(W x_i + b)_{y_i}
@@ -51,24 +50,12 @@ class Frozen:
     smallest. Raises ``ValueError`` unless ``grid`` is one or more different positive numbers.
     """
 
-    grid: tuple[float, ...] = linear.GRID
-    version = 1
     name = NAME
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "grid", linear.checked(self.grid))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The method as plain JSON: its name and every hyperparameter."""
-        return {"name": NAME, **asdict(self)}
 
 
 def build(**given) -> Frozen:
     """``Frozen`` with these hyperparameters; raises ``ValueError`` for one that it does not have."""
-    unknown = sorted(set(given) - {f.name for f in fields(Frozen)})
-    if unknown:
-        raise ValueError(f"frozen has no hyperparameter {', '.join(unknown)}; it has grid (values of C)")
-    return Frozen(**given)
+    return Frozen.build(**given)
 
 
 def check(run: Run) -> None:

@@ -23,7 +23,7 @@ from klnorm_lib.study.errors import StudyError
 from klnorm_lib.study.frozen import FEATURISERS
 from klnorm_lib.study.frozen import USED as USED_FROZEN
 from klnorm_lib.study.record import Record
-from klnorm_lib.study.spec import Run
+from klnorm_lib.study.spec import ELSEWHERE, Run
 
 RUN_FIELDS = {f.name for f in fields(Run)}
 OF_THE_CELL = {"task", "size", "encoder", "split_seed", "seed", "method", "method_args"}
@@ -189,9 +189,7 @@ class Tuned:
 
 def _key(run: Mapping[str, Any]) -> str:
     """What tells one run of a study from another, wherever it was carried out."""
-    return repr(
-        sorted((name, repr(value)) for name, value in run.items() if name not in ("source", "encoder_source", "device"))
-    )
+    return repr(sorted((name, repr(value)) for name, value in run.items() if name not in ELSEWHERE))
 
 
 def _once(items: Iterable[Item]) -> list[Item]:

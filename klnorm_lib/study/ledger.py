@@ -14,9 +14,9 @@ from typing import Any
 from klnorm_lib.study import store
 from klnorm_lib.study.errors import StudyError
 from klnorm_lib.study.record import Record
-from klnorm_lib.study.spec import LATER, Run, thaw
+from klnorm_lib.study.spec import ELSEWHERE, LATER, Run, thaw
 
-WHERE = ("source", "encoder_source", "device", "method_args")  # not in the hash as they stand
+WHERE = (*ELSEWHERE, "method_args")  # not in the hash as they stand
 OF_THE_MOMENT = ("created", "time", "memory")  # fields of a record that differ from one try to the next
 LABEL = ("name", "arm", "stage")  # of a study: one record for each, though the run be the same
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,33 @@ import numpy as np
 from klnorm_lib.study import evaluation
 
 GRID = (0.1, 1.0, 10.0, 100.0, 1000.0)
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What ``frozen`` and ``setfit`` have in common: ``grid``, the values of C tried on the validation rows.
+
+    Raises ``ValueError`` unless ``grid`` is one or more different positive numbers.
+    """
+
+    grid: tuple[float, ...] = GRID
+    version = 1
+    name = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "grid", checked(self.grid))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The method as plain JSON: its name and every hyperparameter."""
+        return {"name": self.name, **asdict(self)}
+
+    @classmethod
+    def build(cls, **given: Any):
+        """One with these hyperparameters; raises ``ValueError`` for one that it does not have."""
+        unknown = sorted(set(given) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"{cls.name} has no hyperparameter {', '.join(unknown)}; it has grid (values of C)")
+        return cls(**given)
 
 
 def checked(grid: Any) -> tuple[float, ...]:

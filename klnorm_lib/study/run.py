@@ -18,7 +18,7 @@ from klnorm_lib.study import rows as row_scores
 from klnorm_lib.study.errors import NotFiniteError
 from klnorm_lib.study.progress import Reporter, show
 from klnorm_lib.study.record import Record
-from klnorm_lib.study.spec import Run, thaw
+from klnorm_lib.study.spec import ELSEWHERE, Run, thaw
 
 
 @dataclass
@@ -183,7 +183,7 @@ def _blank_record(run: Run, inputs: _Inputs) -> Record:
     hardware = {**machine.hardware(), "device": inputs.device}
     decides = {
         # a default written out is the same run, and the weights' checksum says more than where they were found
-        "run": {k: v for k, v in asked.items() if k not in ("method_args", "device", "source", "encoder_source")},
+        "run": {k: v for k, v in asked.items() if k not in ("method_args", *ELSEWHERE)},
         "method": {key: method[key] for key in ("name", "version", "fields")},
         "data": provenance["checksums"],
         "weights": inputs.encoder.sha256 or inputs.encoder.revision,

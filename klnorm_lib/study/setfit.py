@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,22 +37,13 @@ DESCRIPTION = "SetFit-style: the encoder fine-tuned on pairs of rows, and a logi
 
 
 @dataclass(frozen=True)
-class SetFit:
+class SetFit(linear.Readout):
     """Contrastive fine-tuning, then a linear model; ``grid`` holds the values of C tried on the validation rows.
 
     Raises ``ValueError`` unless ``grid`` is one or more different positive numbers.
     """
 
-    grid: tuple[float, ...] = linear.GRID
-    version = 1
     name = NAME
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "grid", linear.checked(self.grid))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The method as plain JSON: its name and every hyperparameter."""
-        return {"name": NAME, **asdict(self)}
 
 
 def build(run: Run, **given) -> SetFit:
@@ -60,16 +51,13 @@ def build(run: Run, **given) -> SetFit:
 
     Raises ``ValueError`` for one that it does not have, and for a run whose batches do not hold two pairs.
     """
-    unknown = sorted(set(given) - {f.name for f in fields(SetFit)})
-    if unknown:
-        raise ValueError(f"setfit has no hyperparameter {', '.join(unknown)}; it has grid (values of C)")
     rows = run.batch_size // run.gradient_accumulation
     if rows < 4 or rows % 2:
         raise ValueError(
             f"method 'setfit' compares the rows of a batch in pairs; batch_size={run.batch_size} with "
             f"gradient_accumulation={run.gradient_accumulation} makes batches of {rows}: take an even number from 4 up"
         )
-    return SetFit(**given)
+    return SetFit.build(**given)
 
 
 class Pairs(torch.utils.data.Dataset):

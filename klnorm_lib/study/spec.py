@@ -14,6 +14,7 @@ from klnorm_lib.encoders.sources import LEARNING_RATE, learning_rate, portable
 SOURCES = ("auto", "hub", "mirror", "built-in")
 SCHEDULES = ("linear", "constant", "cosine")
 LATER = ("ood", "max_seconds", "test_rows", "audio", "ood_rows")  # fields that came after the first committed records
+ELSEWHERE = ("source", "encoder_source", "device")  # fields that differ from machine to machine
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from klnorm_lib.study.errors import StudyError
 from klnorm_lib.study.record import Record
+from klnorm_lib.study.spec import ELSEWHERE
 from klnorm_lib.study.stats import aggregate, metric, multiple, resample
 from klnorm_lib.study.stats.mean import Mean, mean_of_draws, mean_of_rows
 from klnorm_lib.study.stats.paired import Draw, Scores, common, verdict
 
 MARGIN, LEVEL = 0.01, 0.95
-ELSEWHERE = ("source", "encoder_source", "device")  # fields of a run that differ from machine to machine
 
 
 @dataclass(frozen=True, eq=False)
