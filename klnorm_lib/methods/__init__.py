@@ -12,6 +12,7 @@ from klnorm_lib.methods.loading import load
 from klnorm_lib.methods.mixout import Mixout
 from klnorm_lib.methods.mlp_head import MLPHead
 from klnorm_lib.methods.norm_head import NormHead
+from klnorm_lib.methods.together import PLUS, Together, shares
 from klnorm_lib.methods.vib import VIB
 
 REGISTRY: dict[str, type[Method]] = {cls.name: cls for cls in (KLNorm, VIB, NormHead, MLPHead, Dropout, Mixout)}
@@ -25,6 +26,7 @@ __all__ = [
     "Mixout",
     "NormHead",
     "Report",
+    "Together",
     "VIB",
     "apply",
     "auxiliary_loss",
@@ -41,15 +43,21 @@ def names() -> list[str]:
     return [PLAIN, *REGISTRY]
 
 
-def build(name: str, **fields) -> Method | None:
+def build(name: str, **fields) -> Method | Together | None:
     """The method of that name with those hyperparameters; None for ``plain``.
 
-    Raises ``ValueError`` for an unknown name or hyperparameter, naming those that exist.
+    ``first+second`` is both together; their hyperparameters are then called ``first.field``. Raises ``ValueError`` for an unknown name or hyperparameter, naming those that exist.
     """
     if name == PLAIN:
         if fields:
             raise ValueError(f"plain has no hyperparameters, got {', '.join(fields)}")
         return None
+    if PLUS in name:
+        return Together(tuple(_one(part, own) for part, own in shares(name, fields).items()))
+    return _one(name, fields)
+
+
+def _one(name: str, fields: dict) -> Method:
     if name not in REGISTRY:
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
@@ -61,12 +69,12 @@ def build(name: str, **fields) -> Method | None:
     return REGISTRY[name](**fields)
 
 
-def to_dict(method: Method | None) -> dict:
+def to_dict(method: Method | Together | None) -> dict:
     """A method (or None: plain) as plain JSON."""
     return {"name": PLAIN} if method is None else method.to_dict()
 
 
-def from_dict(saved: dict) -> Method | None:
+def from_dict(saved: dict) -> Method | Together | None:
     """The method that :func:`to_dict` wrote."""
     fields = dict(saved)
     if "name" not in fields:

@@ -161,8 +161,10 @@ def _method_args(run: Run) -> dict[str, Any]:
     from klnorm_lib import methods
 
     given = thaw(run.method_args)
-    if run.method in methods.REGISTRY and any(f.name == "seed" for f in fields(methods.REGISTRY[run.method])):
-        given.setdefault("seed", run.seed)
+    together = "+" in run.method
+    for name in run.method.split("+"):
+        if name in methods.REGISTRY and any(f.name == "seed" for f in fields(methods.REGISTRY[name])):
+            given.setdefault(f"{name}.seed" if together else "seed", run.seed)
     return given
 
 
@@ -368,7 +370,8 @@ def _apply(model, method, record: Record) -> list:
     before = sum(p.numel() for p in model.parameters())
     # `plain` needs this as much as any method: without it the stock Trainer does not divide by the accumulation steps
     model.accepts_loss_kwargs = False
-    report = methods.apply(model, method) if method is not None else None
+    several = method.methods if isinstance(method, methods.Together) else () if method is None else (method,)
+    report = methods.apply(model, *several) if several else None
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     added = total - before if report is None else report.added_parameters
