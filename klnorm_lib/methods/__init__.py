@@ -46,7 +46,8 @@ def names() -> list[str]:
 def build(name: str, **fields) -> Method | Together | None:
     """The method of that name with those hyperparameters; None for ``plain``.
 
-    ``first+second`` is both together; their hyperparameters are then called ``first.field``. Raises ``ValueError`` for an unknown name or hyperparameter, naming those that exist.
+    ``first+second`` is both together; their hyperparameters are then called ``first.field``. Raises ``ValueError`` for
+    an unknown name or hyperparameter, naming those that exist.
     """
     if name == PLAIN:
         if fields:
