@@ -1,0 +1,34 @@
+"""Batches as dicts of tensors: how many rows they have, and some of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def rows_of(batch: Mapping[str, Any]) -> int:
+    """How many sequences a batch has. Raises ``ValueError`` if its tensors disagree, or for a batch without any."""
+    if not isinstance(batch, Mapping):
+        raise ValueError(f"a batch must be a dict of tensors, got {type(batch).__name__}")
+    sizes = {k: v.shape[0] for k, v in batch.items() if isinstance(v, Tensor) and v.dim()}
+    if not sizes or len(set(sizes.values())) > 1:
+        raise ValueError(f"the tensors of a batch must have one row a sequence, all as many; got rows {sizes}")
+    return next(iter(sizes.values()))
+
+
+def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The batch as a plain dict, tensors on ``device``."""
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+
+def take(batch: Mapping[str, Any], rows: Tensor | slice) -> dict[str, Any]:
+    """Some rows of every tensor; what is not a tensor with rows stays."""
+    return {k: v[rows] if isinstance(v, Tensor) and v.dim() else v for k, v in batch.items()}
+
+
+def one_row(batch: Mapping[str, Any], index: int, rows: int) -> dict[str, Any]:
+    """The batch of one sequence."""
+    return take(batch, slice(index, index + 1)) if rows > 1 else dict(batch)

@@ -1,0 +1,145 @@
+"""The diagonal empirical Fisher information of a model's parameters."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from klnorm_lib.probes.fisher import losses
+from klnorm_lib.probes.fisher.batches import rows_of, take, to_device
+from klnorm_lib.probes.fisher.func import Func
+from klnorm_lib.probes.fisher.loop import Loop
+
+METHODS = {"func": Func, "loop": Loop}
+
+
+def diagonal_fisher(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    loss: losses.Loss | None = None,
+    method: str = "loop",
+    progress: bool = True,
+) -> dict[str, Tensor]:
+    r"""The mean over sequences of the squared gradient of each sequence's loss, by parameter.
+
+    .. math:: F_j = \frac{1}{n} \sum_{i=1}^{n} \left( \frac{\partial \ell_i}{\partial \theta_j} \right)^2
+    """
+    with FisherSum(model, loss, method) as fisher:
+        for batch in _shown(batches, progress):
+            fisher.add(batch)
+        return fisher.mean()
+
+
+class FisherSum:
+    """Adds up squared per-sequence gradients batch by batch; a context manager, so that the model is left as it was.
+
+    ``add(batch)``, then ``sums`` (parameter name -> float32 tensor on the model's device) and ``sequences``, their
+    number; ``mean()`` is the Fisher information. See :func:`diagonal_fisher` for the arguments.
+    """
+
+    def __init__(self, model: nn.Module, loss: losses.Loss | None = None, method: str = "loop") -> None:
+        if method not in METHODS:
+            raise ValueError(f"method={method!r} is not one of: {', '.join(METHODS)}")
+        self.model, self.method, self.sequences, self.unlabelled, self._seen = model, method, 0, 0, 0
+        self._kind = losses.kind_of(model) if loss is None else None
+        self._loss = loss or losses.loss_for(self._kind)
+        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        if not self.parameters:
+            raise ValueError(f"no parameter of {type(model).__name__} requires a gradient, so there is nothing to do")
+        self.device = next(iter(self.parameters.values())).device
+        self._engine, self._left = None, None
+
+    @property
+    def sums(self) -> dict[str, Tensor]:
+        """The sums so far."""
+        return self._engine.sums
+
+    def __enter__(self) -> FisherSum:
+        self._left = evaluation_mode(self.model)
+        self._left.__enter__()
+        self._engine = METHODS[self.method](self.model, self._loss, self.parameters)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            self._engine.close()
+        finally:
+            self._left.__exit__(*error)
+
+    def add(self, batch: Mapping[str, Any]) -> Tensor:
+        """Add the sequences of one batch; returns the losses of those that were counted, (B,).
+
+        Raises ``ValueError`` when a loss is not finite, saying which sequence it is.
+        """
+        rows, batch = rows_of(batch), to_device(batch, self.device)
+        first, self._seen = self._seen, self._seen + rows
+        place = torch.arange(rows)
+        if self._kind is not None:
+            if "labels" not in batch:
+                raise ValueError("a batch has no labels; give them, or a loss of your own (loss=)")
+            labelled = losses.has_label(self._kind, batch)
+            if not labelled.all():
+                batch, place = take(batch, labelled), place[labelled.cpu()]
+                self.unlabelled += rows - len(place)
+                rows = len(place)
+        if not rows:
+            return torch.zeros(0)
+        with torch.enable_grad():
+            values = self._engine.add(batch, rows)
+        bad = ~values.isfinite().cpu()
+        if bad.any():
+            which = ", ".join(str(first + int(i)) for i in place[bad][:10])
+            raise ValueError(f"the loss is not finite for sequence {which} (counted from 0, over all batches)")
+        self.sequences += rows
+        return values
+
+    def mean(self) -> dict[str, Tensor]:
+        """The Fisher information, float32 on the CPU."""
+        if not self.sequences:
+            raise ValueError("no sequence with a label was given, so there is no Fisher information to report")
+        if self.unlabelled:
+            warnings.warn(
+                f"{self.unlabelled} sequences have no labelled token, so no loss; they are not counted", stacklevel=3
+            )
+        found = {name: (total / self.sequences).cpu() for name, total in self.sums.items()}
+        bad = [name for name, value in found.items() if not value.isfinite().all()]
+        if bad:
+            raise ValueError(f"squared gradients are not finite in: {', '.join(bad)}")
+        return found
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, whatever the mode of each module is; on leaving, flags and gradients are as they were."""
+    flags = [(module, module.training) for module in model.modules()]
+    kept = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    try:
+        for module, _ in flags:
+            module.training = False  # not eval(): some modules override it to do more
+        for p, _, _ in kept:
+            p.grad = None
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+        for p, wanted, grad in kept:
+            p.requires_grad_(wanted)
+            p.grad = grad
+
+
+def _shown(batches: Iterable[Mapping[str, Any]], progress: bool) -> Iterator[Mapping[str, Any]]:
+    """The batches, with a bar on the error stream while they go by."""
+    if not progress:
+        yield from batches
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    total = len(batches) if hasattr(batches, "__len__") else None
+    console = Console(stderr=True, force_jupyter=False)
+    yield from track(batches, "Fisher", total=total, console=console, transient=True, disable=not console.is_terminal)

@@ -1,0 +1,77 @@
+"""The second implementation: ``torch.func``, a gradient mapped over the sequences of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from klnorm_lib.probes.fisher.losses import Loss
+
+CHUNK_BYTES = 2**28  # of gradients held at once, at least one sequence's
+
+
+class Func:
+    """Adds up squares of ``vmap(grad(loss))``; holds as many gradients at once as fit into 256 MiB, but at least one.
+
+    Attention is eager meanwhile: the fused one has no rule for vmap.
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss, parameters: Mapping[str, nn.Parameter]) -> None:
+        self.parameters = dict(parameters)
+        self.sums = {n: torch.zeros(p.shape, dtype=torch.float32, device=p.device) for n, p in parameters.items()}
+        self._module = _WithLoss(model, loss)
+        bytes_each = sum(p.numel() * max(4, p.element_size()) for p in parameters.values())
+        self._chunk = max(1, CHUNK_BYTES // max(1, bytes_each))
+
+    def add(self, batch: Mapping[str, Any], rows: int) -> Tensor:
+        """Add the ``rows`` sequences of ``batch``; returns their losses, (rows,)."""
+        tensors = {k: v for k, v in batch.items() if isinstance(v, Tensor) and v.dim()}
+        others = {k: v for k, v in batch.items() if k not in tensors}
+        values = {f"model.{n}": p.detach() for n, p in self.parameters.items()}
+
+        def loss_of_one(values: dict[str, Tensor], row: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            row = {k: v.unsqueeze(0) for k, v in row.items()} | others
+            loss = torch.func.functional_call(self._module, values, (row,)).squeeze(0)
+            return loss, loss.detach()
+
+        slopes_of = torch.func.vmap(torch.func.grad(loss_of_one, has_aux=True), in_dims=(None, 0))
+        losses = []
+        with eager_attention(self._module.model):
+            for begin in range(0, rows, self._chunk):
+                slopes, loss = slopes_of(values, {k: v[begin : begin + self._chunk] for k, v in tensors.items()})
+                for name, total in self.sums.items():
+                    total.add_(slopes.pop(f"model.{name}").float().square_().sum(0))
+                losses.append(loss)
+        return torch.cat(losses)
+
+    def close(self) -> None:
+        """Nothing was attached to the model."""
+
+
+class _WithLoss(nn.Module):
+    """A model and its loss as one module, which is what ``functional_call`` needs."""
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, batch: Mapping[str, Any]) -> Tensor:
+        return self.loss(self.model, batch)
+
+
+@contextmanager
+def eager_attention(model: nn.Module) -> Iterator[None]:
+    """Attention written out in matrix products, for the transformers models inside of ``model``."""
+    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
+    before = [(c, c._attn_implementation) for c in configs.values() if hasattr(c, "_attn_implementation")]
+    try:
+        for config, _ in before:
+            config._attn_implementation = "eager"
+        yield
+    finally:
+        for config, implementation in before:
+            config._attn_implementation = implementation
