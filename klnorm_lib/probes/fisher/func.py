@@ -65,13 +65,23 @@ class _WithLoss(nn.Module):
 
 @contextmanager
 def eager_attention(model: nn.Module) -> Iterator[None]:
-    """Attention written out in matrix products, for the transformers models inside of ``model``."""
+    """Attention written out in matrix products, for the transformers models inside of ``model``.
+
+    Its mask is always made: to leave it out where nothing is padded, transformers would look at the mask's values,
+    which vmap forbids.
+    """
+    from transformers import masking_utils
+
     configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
     before = [(c, c._attn_implementation) for c in configs.values() if hasattr(c, "_attn_implementation")]
+    masks = masking_utils.ALL_MASK_ATTENTION_FUNCTIONS
+    mask = masks["eager"]
     try:
+        masks["eager"] = lambda **given: mask(**given | {"allow_is_bidirectional_skip": False})
         for config, _ in before:
             config._attn_implementation = "eager"
         yield
     finally:
+        masks["eager"] = mask
         for config, implementation in before:
             config._attn_implementation = implementation
