@@ -6,7 +6,8 @@ from klnorm_lib.study.stats.aggregate import (
     probability_of_improvement,
     probability_of_improvement_unpaired,
 )
-from klnorm_lib.study.stats.comparison import Comparison, compare, scores, with_holm
+from klnorm_lib.study.stats.arms import compare, interaction, scores
+from klnorm_lib.study.stats.comparison import Comparison, with_holm
 from klnorm_lib.study.stats.components import variance_components
 from klnorm_lib.study.stats.mean import Mean, mean_of_draws, mean_of_rows
 from klnorm_lib.study.stats.metric import larger_is_better, value
@@ -27,6 +28,7 @@ __all__ = [
     "differences",
     "draws_needed",
     "holm",
+    "interaction",
     "interquartile_mean",
     "larger_is_better",
     "mean_of_draws",

@@ -1,0 +1,140 @@
+"""Arms of a study against each other, cell by cell: two of them, or the four of a 2 x 2 design."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from klnorm_lib.study.record import Record
+from klnorm_lib.study.stats.comparison import LEVEL, MARGIN, Comparison, with_holm
+from klnorm_lib.study.stats.contrast import contrast, runs_of, values
+from klnorm_lib.study.stats.paired import Scores
+
+BY = ("task", "size", "encoder")
+
+
+def compare(
+    records: Iterable[Record],
+    arm: str,
+    baseline: str,
+    metric: str | None = None,
+    by: Sequence[str] = BY,
+    margin: float = MARGIN,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> list[Comparison]:
+    """Compare two arms of a study in every cell that has both, in order of first appearance.
+
+    Draws that only one of them has are left out and counted in ``note``. ``metric``: ``None`` for each task's primary
+    one, else see ``klnorm_lib.study.stats.value``; the difference is always arm minus baseline. ``by``: what a cell
+    is; ``task``, ``size``, ``encoder``, ``part`` or any field of a run. An arm that has an encoder of its own in every
+    cell is compared with the baseline at each of the baseline's encoders. ``margin``: the difference, in the metric's
+    unit, below which arms count as equivalent. Holm's correction is over all comparisons returned. ``seed``: of the
+    bootstraps.
+
+    Raises ``LookupError`` when no cell has both arms, ``StudyError`` when one draw of an arm has two runs in a cell.
+    """
+    cells = _cells(records, (arm, baseline), tuple(by))
+    found = [
+        contrast(
+            dict(zip(by, place, strict=True)), (arm, baseline), [(1, ours), (-1, theirs)], metric, margin, level, seed
+        )
+        for place, (ours, theirs) in cells.items()
+    ]
+    if not found:
+        raise LookupError(
+            f"no cell has finished runs of both {arm!r} and {baseline!r} among the records of a study's final stage"
+        )
+    return with_holm(found)
+
+
+def interaction(
+    records: Iterable[Record],
+    both: str,
+    first: str,
+    second: str,
+    neither: str,
+    metric: str | None = None,
+    by: Sequence[str] = BY,
+    margin: float = MARGIN,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> list[Comparison]:
+    r"""Whether two treatments add up: the difference of differences of a 2 x 2 design, paired draw by draw.
+
+    .. math:: D_i = (s_{i,\mathrm{both}} - s_{i,\mathrm{second}}) - (s_{i,\mathrm{first}} - s_{i,\mathrm{neither}})
+
+    with :math:`s` the score of an arm in draw i: what the first treatment adds beside the second, minus what it adds
+    alone. Zero: the effects add up. ``better``: together they do more than the sum, ``worse``: less, which two
+    treatments that each help may still do and be worth having both. ``equivalent``: the interval lies within
+    ``margin``. Four scores vary more than two: where their noise is independent, an interaction takes twice the
+    draws of a difference of the same size.
+
+    Returns a ``Comparison`` for every cell that has all four arms, in order of first appearance: ``arm`` is ``both``,
+    ``baseline`` is "first + second - neither", whose scores are what the sum of the effects predicts. Interval, test
+    rows, Holm's correction and the other arguments are those of :func:`compare`.
+
+    Raises ``LookupError`` when no cell has all four arms, ``ValueError`` when two of them are the same arm,
+    ``StudyError`` when one draw of an arm has two runs in a cell. Source: Montgomery 2017, Design and Analysis of
+    Experiments, chapter 6.
+    """
+    names = (both, first, second, neither)
+    if len(set(names)) < len(names):
+        raise ValueError(f"an interaction needs four different arms, got {', '.join(map(repr, names))}")
+    records, by = list(records), tuple(by)
+    arms = [runs_of(records, arm, by) for arm in names]
+    predicted = f"{first} + {second} - {neither}"
+    found = [
+        contrast(
+            dict(zip(by, place, strict=True)),
+            (both, predicted),
+            [(sign, arm[place]) for sign, arm in zip((1, -1, -1, 1), arms, strict=True)],
+            metric,
+            margin,
+            level,
+            seed,
+        )
+        for place in arms[0]
+        if all(place in arm for arm in arms)
+    ]
+    if not found:
+        raise LookupError(
+            f"no cell has finished runs of all of {', '.join(map(repr, names))} among the records of a study's final "
+            "stage"
+        )
+    return with_holm(found)
+
+
+def scores(
+    records: Iterable[Record],
+    arm: str,
+    metric: str | None = None,
+    by: Sequence[str] = BY,
+) -> dict[tuple, Scores]:
+    """Scores of one arm of a study by cell and draw: ``{(task, size, encoder): {(split seed, seed): score}}``.
+
+    Raises ``StudyError`` when one draw has two runs in a cell.
+    """
+    return {place: values(runs, metric) for place, runs in runs_of(records, arm, tuple(by)).items()}
+
+
+def _cells(records: Iterable[Record], arms: tuple[str, str], by: tuple[str, ...]):
+    records = list(records)
+    first, second = (runs_of(records, arm, by) for arm in arms)
+    if "encoder" in by:
+        first, second = _at_encoders_of(first, second, by.index("encoder"))
+    return {place: (first[place], second[place]) for place in first if place in second}
+
+
+def _at_encoders_of(first: dict, second: dict, at: int) -> tuple[dict, dict]:
+    """An arm that brings one encoder of its own stands beside every encoder of the other arm."""
+    ours, theirs = ({place[at] for place in runs} for runs in (first, second))
+    if not ours & theirs and min(len(ours), len(theirs)) == 1:
+        if len(ours) == 1:
+            first = _spread(first, theirs, at)
+        else:
+            second = _spread(second, ours, at)
+    return first, second
+
+
+def _spread(runs: dict, encoders: Iterable[str], at: int) -> dict:
+    return {(*p[:at], encoder, *p[at + 1 :]): draws for encoder in sorted(encoders) for p, draws in runs.items()}
