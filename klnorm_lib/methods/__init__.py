@@ -7,6 +7,7 @@ import difflib
 
 from klnorm_lib.methods.contract import Method, Report, apply, auxiliary_loss
 from klnorm_lib.methods.dropout import Dropout
+from klnorm_lib.methods.guided_dropout import GuidedDropout
 from klnorm_lib.methods.klnorm import KLNorm
 from klnorm_lib.methods.loading import load
 from klnorm_lib.methods.mixout import Mixout
@@ -15,11 +16,14 @@ from klnorm_lib.methods.norm_head import NormHead
 from klnorm_lib.methods.together import PLUS, Together, shares
 from klnorm_lib.methods.vib import VIB
 
-REGISTRY: dict[str, type[Method]] = {cls.name: cls for cls in (KLNorm, VIB, NormHead, MLPHead, Dropout, Mixout)}
+REGISTRY: dict[str, type[Method]] = {
+    cls.name: cls for cls in (KLNorm, VIB, NormHead, MLPHead, Dropout, GuidedDropout, Mixout)
+}
 PLAIN = "plain"
 
 __all__ = [
     "Dropout",
+    "GuidedDropout",
     "KLNorm",
     "MLPHead",
     "Method",

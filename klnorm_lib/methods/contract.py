@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import ClassVar
@@ -41,6 +41,18 @@ class Method:
     def attach(self, model: nn.Module) -> list[str]:
         """Change ``model`` (unwrapped) in place; return one line a change; raise ``ValueError`` if nothing matched."""
         raise TypeError(f"{type(self).__name__} does not say how it changes a model; define attach(model)")
+
+    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Method:
+        """The method once it has seen the training rows; the same method where it need not see any.
+
+        ``model``: as loaded, before :func:`apply`; it stays as it is. ``batches``: the collated training rows, labels
+        included, each row once. Call it by hand before ``apply``; a study calls it for you.
+        """
+        return self
+
+    def resolved(self, model: nn.Module) -> Method:
+        """The method with everything written out that it looks up for ``model``: what is applied, saved and loaded."""
+        return self
 
     def to_dict(self) -> dict:
         """The method as plain JSON: its name and every hyperparameter."""
@@ -99,11 +111,12 @@ def apply(model: nn.Module, *methods: Method) -> Report:
     changed: list[str] = []
     outers = _wrappers(model, inner)
     with _undo_on_error(inner, outers):
+        methods = tuple(method.resolved(inner) for method in methods)
         for method in methods:
             changed += [f"{method.name}: {line}" for line in method.attach(inner)]
         added = sum(p.numel() for p in inner.parameters()) - before
         _swap_class(inner, _regularised)
-        inner._klnorm_methods = tuple(methods)
+        inner._klnorm_methods = methods
         inner._klnorm_auxiliary = None
         inner._klnorm_pending = False
         for outer in outers:

@@ -28,7 +28,7 @@ def training_mode(encoder: nn.Module) -> Iterator[None]:
     settings = {name: getattr(config, name) for name in _RANDOM_PARTS if hasattr(config, name)}
     # Nothing is recomputed without gradients, and reentrant checkpointing would warn about just that.
     checkpointed = [module for module in modules if getattr(module, "gradient_checkpointing", False)]
-    with _generators(encoder), torch.no_grad():
+    with generators_kept(encoder), torch.no_grad():
         try:
             for module in checkpointed:
                 module.gradient_checkpointing = False
@@ -49,7 +49,8 @@ def training_mode(encoder: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _generators(encoder: nn.Module) -> Iterator[None]:
+def generators_kept(encoder: nn.Module) -> Iterator[None]:
+    """Within this block draws may be made; on leaving all generators are as they were."""
     accelerators: dict[str, set[int]] = {}
     for tensor in (*encoder.parameters(), *encoder.buffers()):
         if tensor.device.type not in ("cpu", "meta"):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from klnorm_lib.encoders.sources import portable
-from klnorm_lib.study import audio, cache, features, frozen, machine, setfit, store
+from klnorm_lib.study import audio, cache, features, frozen, machine, preparing, setfit, store
 from klnorm_lib.study import rows as row_scores
 from klnorm_lib.study.errors import NotFiniteError
 from klnorm_lib.study.progress import Reporter, show
@@ -243,8 +243,11 @@ def _fill(record: Record, run: Run, inputs: _Inputs, reporter: Reporter, started
     with _quiet():
         set_seed(run.seed)
         model, processor = _model(run, task)
-        callbacks = [] if run.method == setfit.NAME else _apply(model, inputs.method, record)
         rows = _rows(record, run, inputs, model, processor, reporter)
+        callbacks = []
+        if run.method != setfit.NAME:
+            seen = preparing.Batches(rows["train"], DataCollatorWithPadding(processor), run.batch_size, inputs.device)
+            callbacks = _apply(model, inputs.method, record, seen)
     if run.method == setfit.NAME:
         with _quiet(), machine.deterministic(inputs.device):
             logits = setfit.fit(record, run, task, model, processor, rows, inputs.method, inputs.device, reporter)
@@ -364,14 +367,14 @@ def _model(run: Run, task):
     return encoders.load(run.encoder, task.num_labels, run.encoder_source, label_names=names)
 
 
-def _apply(model, method, record: Record) -> list:
+def _apply(model, method, record: Record, seen: preparing.Batches) -> list:
     from klnorm_lib import methods
 
     before = sum(p.numel() for p in model.parameters())
     # `plain` needs this as much as any method: without it the stock Trainer does not divide by the accumulation steps
     model.accepts_loss_kwargs = False
     several = method.methods if isinstance(method, methods.Together) else () if method is None else (method,)
-    report = methods.apply(model, *several) if several else None
+    report = methods.apply(model, *preparing.prepare(several, model, seen)) if several else None
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     added = total - before if report is None else report.added_parameters

@@ -1,0 +1,191 @@
+r"""Guided dropout: the more the pretraining task holds on to the weights in front of a dropout, the lower its rate.
+
+Sharma, Muralidhar, Xu, Yousuf and Ramakrishnan 2024, "Information Guided Regularization for Fine-tuning Language
+Models" (arXiv 2406.14005). The diagonal Fisher information of the *pretraining* loss scores every dropout site of the
+encoder; the sites are ranked, and their rates are linear in the rank r of m sites, 0 being the least informative:
+
+.. math:: p = p_l + (p_u - p_l)\left(1 - \frac{r}{m-1}\right)
+
+What runs is plain dropout with one rate a site. With the defaults the mean rate is .05, half of what a BERT comes with;
+the other rules are the controls without which a comparison would confound the two.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from klnorm_lib.methods import rate_rules
+from klnorm_lib.methods.contract import Method, whole_numbers
+from klnorm_lib.methods.dropout import Dropout
+from klnorm_lib.methods.site_scores import AGGREGATIONS, site_scores
+from klnorm_lib.methods.sites import dropout_sites
+from klnorm_lib.methods.walk import encoder_of, unwrap
+
+TASK = "task"
+
+
+@dataclass(frozen=True)
+class GuidedDropout(Method):
+    """Set every dropout rate of the encoder by the Fisher information of the weights in front of it.
+
+    ``rates``: site name -> probability, for every site of the model; when given they are used, and the other fields
+    only tell how they were made. Otherwise they are made when the method is applied: ``fisher`` names a shipped table
+    or a file of ``klnorm fisher``; None is the table of the model's own encoder; ``"task"`` the Fisher of the task
+    loss on the training rows, which needs :meth:`prepare`. ``rule``, ``p_upper``, ``p_lower``, ``match_mean`` and
+    ``seed`` (of rule ``random``; None: 0) are those of :func:`klnorm_lib.methods.rate_rules.rates_from_scores`,
+    ``aggregation`` that of :func:`klnorm_lib.methods.site_scores.site_scores`. A model is saved with its rates, so
+    that loading it needs no table.
+
+    Raises ``ValueError`` for an unknown rule or aggregation and rates out of range; applying it raises ``ValueError``
+    for a model whose sites the rates do not cover, ``FileNotFoundError`` when there is no table, and ``RuntimeError``
+    when a measured rate is not the one asked for.
+    """
+
+    name: ClassVar[str] = "guided_dropout"
+    version: ClassVar[int] = 1
+    properties: ClassVar[frozenset[str]] = frozenset({"identity_at_init"})
+
+    rates: Mapping[str, float] | None = field(default=None)
+    fisher: str | None = None
+    rule: str = "rank"
+    p_upper: float = 0.1
+    p_lower: float = 0.0
+    aggregation: str = "tensor_mean"
+    match_mean: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.rates is not None:
+            object.__setattr__(self, "rates", Dropout(rates=self.rates).rates)  # checked and frozen
+        if self.fisher is not None:
+            if not isinstance(self.fisher, (str, PathLike)):
+                raise TypeError(
+                    f"fisher must be the name or path of a table, or 'task', got {type(self.fisher).__name__}; for "
+                    "tensors use GuidedDropout.from_fisher(tensors)"
+                )
+            object.__setattr__(self, "fisher", str(self.fisher))
+        if self.aggregation not in AGGREGATIONS:
+            raise ValueError(f"unknown aggregation {self.aggregation!r}; choose one of {', '.join(AGGREGATIONS)}")
+        if self.seed is not None:
+            whole_numbers(self, "seed")
+        self._rates({"one": 1.0, "two": 2.0}, check=True)
+
+    @classmethod
+    def from_fisher(
+        cls,
+        fisher: Mapping[str, Any] | str | PathLike,
+        p_upper: float = 0.1,
+        p_lower: float = 0.0,
+        rule: str = "rank",
+        aggregation: str = "tensor_mean",
+        match_mean: float | None = None,
+        seed: int = 0,
+    ) -> GuidedDropout:
+        """The method with its rates made from ``fisher`` now.
+
+        ``fisher``: parameter name -> tensor (what ``diagonal_fisher`` returns), a ``FisherTable``, or the name or path
+        of one. Raises what :func:`site_scores` and :func:`rates_from_scores` raise, and ``FileNotFoundError``.
+        """
+        told = str(fisher) if isinstance(fisher, (str, PathLike)) else _told(fisher)
+        method = cls(None, told, rule, p_upper, p_lower, aggregation, match_mean, seed)
+        table = _table(fisher) if isinstance(fisher, (str, PathLike)) else fisher
+        return method.with_rates_from(table)
+
+    def with_rates_from(self, fisher: Mapping[str, Any]) -> GuidedDropout:
+        """The same method with the rates that its rule makes of ``fisher`` (tensors or a ``FisherTable``)."""
+        return dataclasses.replace(self, rates=self._rates(site_scores(fisher, self.aggregation)))
+
+    def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Method:
+        """With ``fisher="task"``: the method with rates from the Fisher of the model's own loss on ``batches``.
+
+        The head is as it is, so before training it is a random one. Any other ``fisher``: the method itself.
+        """
+        if self.fisher != TASK or self.rates is not None:
+            return self
+        from klnorm_lib.probes import diagonal_fisher
+
+        return self.with_rates_from(_of_encoder(model, diagonal_fisher(model, batches, progress=False)))
+
+    def resolved(self, model: nn.Module) -> Method:
+        """The method with its rates, looked up in the table of the model's encoder where none is named."""
+        if self.rates is not None:
+            return self
+        if self.fisher == TASK:
+            raise ValueError(
+                "GuidedDropout(fisher='task') has not seen the task yet: "
+                "method = method.prepare(model, batches), where batches are training rows with labels, then apply it"
+            )
+        if self.fisher is not None:
+            # a path means nothing elsewhere
+            told = Path(self.fisher).name if Path(self.fisher).is_file() else self.fisher
+            return dataclasses.replace(self, fisher=told).with_rates_from(_table(self.fisher))
+        name, sha256 = _origin(model)
+        if not name:
+            raise ValueError(
+                "the model does not say which weights it was made from, so no Fisher table can be looked up; name one "
+                "(GuidedDropout(fisher=NAME_OR_FILE)), or make one with `klnorm fisher --model FOLDER --text CORPUS`"
+            )
+        table = _table(name)
+        made_of = getattr(table, "provenance", {}).get("sha256")
+        if sha256 and made_of and sha256 != made_of:
+            raise ValueError(
+                f"the Fisher table of {name} was made from other weights (sha256 {made_of[:12]}) than this model's "
+                f"({sha256[:12]}); use it all the same with GuidedDropout(fisher={name!r}), or make one of these "
+                f"weights with `klnorm fisher --model {name} --text CORPUS`"
+            )
+        return dataclasses.replace(self, fisher=name).with_rates_from(table)
+
+    def attach(self, model: nn.Module) -> list[str]:
+        """Set the rates, measure that they took, and return "site: old -> new" lines."""
+        method = self.resolved(model)
+        left_out = [site for site in dropout_sites(model) if site not in method.rates]
+        if left_out:
+            raise ValueError(
+                f"no rate for {', '.join(left_out[:6])}{' ...' if len(left_out) > 6 else ''}: GuidedDropout sets "
+                "every site, and the rates name others; were they made for another encoder? To set some sites only "
+                "use Dropout(rates={...})"
+            )
+        return Dropout(rates=method.rates).attach(model)
+
+    def _rates(self, scores: Mapping[str, float], check: bool = False) -> dict[str, float]:
+        mean = None if check else self.match_mean
+        if check and self.match_mean is not None and not 0.0 <= self.match_mean < 1.0:
+            raise ValueError(f"match_mean must lie in [0, 1), got {self.match_mean}")
+        return rate_rules.rates_from_scores(scores, self.rule, self.p_upper, self.p_lower, mean, self.seed or 0)
+
+
+def _table(name: str | PathLike) -> Mapping[str, Any]:
+    from klnorm_lib.probes.fisher.table import FisherTable
+
+    return FisherTable.load(name)
+
+
+def _told(fisher: Mapping[str, Any]) -> str | None:
+    """Name of the encoder that a table was made from; tensors do not tell."""
+    provenance = getattr(fisher, "provenance", None) or {}
+    return provenance.get("model")
+
+
+def _origin(model: nn.Module) -> tuple[str | None, str | None]:
+    """Name and sha256 of the weights that the model was loaded from, as far as it says."""
+    source = getattr(unwrap(model), "klnorm_source", None)
+    if source is not None:
+        return source.name, source.sha256
+    return getattr(unwrap(model).config, "_name_or_path", None) or None, None
+
+
+def _of_encoder(model: nn.Module, fisher: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The part of ``fisher`` that is of the encoder's parameters, under the encoder's own names."""
+    inside = {id(parameter): name for name, parameter in encoder_of(model).named_parameters()}
+    return {
+        inside[id(parameter)]: fisher[name]
+        for name, parameter in model.named_parameters()
+        if id(parameter) in inside and name in fisher
+    }
