@@ -17,6 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
+from klnorm_lib import cli_fisher
+
 EVERY = ("task", "size", "encoder", "method", "split_seed", "seed", "metric", "train", "validation", "test", "hash")
 HELP = "Fine-tuning with few labels: KL-Norm, guided dropout and their controls."
 
@@ -397,6 +399,10 @@ def pretrain_speech(
     from klnorm_lib.encoders.speech_pretrain import pretrain as start
 
     _show_summary(start(SpeechPretrainConfig(**{**options, "corpora": tuple(corpora)}), progress=not as_json), as_json)
+
+
+app.command("fisher")(cli_fisher.fisher)
+app.command("mlm-head")(cli_fisher.mlm_head)
 
 
 def _show_summary(summary: dict, as_json: bool) -> None:
