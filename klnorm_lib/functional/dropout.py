@@ -21,7 +21,7 @@ def dropout_variance(p: Tensor | float) -> Tensor:
 
     Shapes: ``p`` a rate in [0, 1) or a tensor of rates, whose shape is returned; a tensor in float32 or wider, a
     number as float64.
-    Raises ``ValueError`` for a rate outside [0, 1). Source: Srivastava et al. 2014, section 10.
+    Raises ``ValueError`` for a rate outside [0, 1). Source: Srivastava et al. 2014.
     """
     (p,) = at_least_float32(p if isinstance(p, Tensor) else torch.as_tensor(float(p), dtype=torch.float64))
     if not bool(((p >= 0) & (p < 1)).all()):
@@ -42,7 +42,7 @@ def dropout_penalty_linear(activations: Tensor, weight: Tensor, p: Tensor | floa
     holds it; ``p`` a rate or rates that broadcast against ``activations``, for example (features,). Returns (...),
     one penalty an example, in the unit of the loss, float32 or wider.
     Raises ``ValueError`` for a rate outside [0, 1) and for a weight that does not read the activations, ``TypeError``
-    for integer tensors. Source: Srivastava et al. 2014, section 9.1; derived in chapter 14.
+    for integer tensors. Source: Srivastava et al. 2014; derived in chapter 14.
     """
     activations, weight, variance = _for_penalty(activations, weight, p)
     with torch.autocast(device_type=activations.device.type, enabled=False):
@@ -62,7 +62,7 @@ def dropout_penalty_softmax(activations: Tensor, weight: Tensor, logits: Tensor,
     (..., classes), from the activations without dropout; ``p`` a rate or rates that broadcast against
     ``activations``. Returns (...), nats, float32 or wider, never negative. Takes memory for (..., classes, features).
     Raises ``ValueError`` for a rate outside [0, 1) and for shapes that do not fit, ``TypeError`` for integer tensors.
-    Source: Wager, Wang and Liang 2013, equations 7 and 12; derived in chapter 14.
+    Source: Wager, Wang and Liang 2013; derived in chapter 14.
     """
     if logits.shape != (*activations.shape[:-1], weight.shape[0]):
         raise ValueError(
@@ -110,7 +110,7 @@ def dropout_penalty_curvature(
     Hessian-vector product for each activation. Returns a scalar in the unit of the loss.
     Raises ``ValueError`` for a rate outside [0, 1), for ``probes`` below 1, and for a loss that is not a scalar.
     Needs a loss that can be differentiated twice: eager attention, not sdpa. Sources: Wager, Wang and Liang 2013;
-    Hutchinson 1990.
+    Hutchinson 1989.
     """
     if probes is not None and probes < 1:
         raise ValueError(f"probes must be at least 1, or None for the exact sum; got {probes}")
