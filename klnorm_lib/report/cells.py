@@ -16,6 +16,8 @@ from klnorm_lib.study.stats import Comparison, best_rate, compare, value
 
 BASELINE = "plain"
 SECOND = "plain_shared"  # plain at the rate that most arms chose, where tuning gave plain itself another one
+HALVED = "uniform_05"  # half of the usual dropout at every site, for methods that lower the mean rate besides
+SECONDS = (SECOND, HALVED)  # arms that stand beside the baseline as a second one
 MACHINERY = ("smoke",)  # studies that try the engine, on runs too short to say anything of a method
 TEST = "test"
 PLACE = ("task", "size", "encoder")
@@ -28,7 +30,7 @@ class Cell:
     ``split``: ``test`` or ``ood/NAME``; ``runs``: finished final runs, ``failed``: those that failed; ``against``: the
     comparison with the study's baseline in this place, or ``None`` for the baseline itself and where there is none.
     ``part`` is named only where parts of a study have to be told apart. ``second``: the comparison with a second
-    baseline, plain at the learning rate that most arms chose, where a study has one.
+    baseline, where a study has one: plain at the learning rate that most arms chose, or plain with half the dropout.
     """
 
     study: str
@@ -117,7 +119,7 @@ def cells(records: Iterable[Record], study: str, baseline: str | None = None) ->
     """
     records = [record for record in records if record.study and record.study["stage"] == "final"]
     arms = list(dict.fromkeys(r.study["arm"] for r in records))
-    other = SECOND if baseline is None and SECOND in arms else None
+    other = next((arm for arm in SECONDS if arm in arms), None) if baseline is None else None
     if baseline is None:
         bare = [r.study["arm"] for r in records if r.method["name"] == BASELINE]
         baseline = BASELINE if BASELINE in arms else next(iter(bare), None)

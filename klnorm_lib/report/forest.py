@@ -91,7 +91,8 @@ def draw(
     """The forest plot, a figure: every draw a dot, the mean a mark, its interval a bar.
 
     ``names``: arm to label, see :func:`labels`. ``panel``: a panel for each ``place`` with a row for each pair of arms,
-    or for each ``pair`` with a row for each place. ``columns``: panels side by side, at most two if not given.
+    for each ``pair`` with a row for each place, or for each place and ``baseline`` with a row for each arm.
+    ``columns``: panels side by side, at most two if not given.
     ``limit``: differences beyond plus or minus it, in the unit shown, are drawn at the edge, with the mean in writing.
     Marks: triangles up and down for ``better`` and ``worse``, squares for ``equivalent``, diamonds for ``cannot tell``;
     a star: zero is left out after Holm's correction, too. The tinted band is the margin within which arms count as
@@ -102,7 +103,10 @@ def draw(
     import matplotlib.pyplot as plt
 
     where, (what, who) = places(comparisons), pairs(comparisons, names)
-    of, rows = (where, who) if panel == "place" else ([_told_apart(what, name) for name in who], where)
+    if panel == "baseline":
+        what, (of, rows) = "arm minus baseline", _by_baseline(comparisons, where, names or {})
+    else:
+        of, rows = (where, who) if panel == "place" else ([_told_apart(what, name) for name in who], where)
     units = {unit(c.metric) for c in comparisons}
     if len(units) > 1:
         raise ValueError("the metrics of one figure must share a unit; draw those in nats by themselves")
@@ -135,6 +139,13 @@ def draw(
     fig.supxlabel("\n".join(below), fontsize=style.FONT)
     fig.legend(handles=_legend({c.verdict for c in comparisons}), loc="outside upper center", ncols=3)
     return fig
+
+
+def _by_baseline(comparisons: Sequence[Comparison], where: Sequence[str], names: Mapping[str, str]):
+    """The title of each comparison's panel, and its row: what is subtracted where, and from which arm."""
+    minus = [f"minus {names.get(c.baseline, c.baseline)}" for c in comparisons]
+    of = minus if len(set(where)) == 1 else [f"{place}\n{text}" for place, text in zip(where, minus, strict=True)]
+    return of, [names.get(c.arm, c.arm) for c in comparisons]
 
 
 def _told_apart(what: str, name: str) -> str:

@@ -11,7 +11,7 @@ from importlib import resources
 
 from klnorm_lib.report import cost, style
 from klnorm_lib.report.card_figures import as_html
-from klnorm_lib.report.cells import SECOND, TEST, Cell, over_places
+from klnorm_lib.report.cells import SECONDS, TEST, Cell, over_places
 
 FEWEST = 4  # arms, below which a plot says no more than the table
 PLACES = 2  # places, below which the mean over them is a single cell
@@ -25,7 +25,7 @@ class Arm:
     ``gain``, ``low``, ``high``: mean difference to the baseline, hundredths; ``time``: seconds of a run over those of
     the baseline, geometric mean over places; ``added``: parameters that the method adds, mean over places; ``step``:
     time of a training step over the baseline's, from the packaged measurement of cost, NaN where that has none;
-    ``baseline``: whether it is one, the study's own or plain at the learning rate that most arms chose.
+    ``baseline``: whether it is one, the study's own or a second one.
     """
 
     label: str
@@ -72,7 +72,7 @@ def arms(found: Iterable[Cell]) -> tuple[list[Arm], list[tuple[str, int, str]]]:
         ratios = [of[p].seconds / base[p].seconds for p in places if of[p].seconds and base[p].seconds]
         time = statistics.geometric_mean(ratios) if ratios else math.nan
         added, step = statistics.fmean(map(_added, here)), steps.get(name, math.nan)
-        shown.append(Arm(here[0].label, gain, low, high, time, added, step, name == SECOND))
+        shown.append(Arm(here[0].label, gain, low, high, time, added, step, name in SECONDS))
     return shown, places
 
 
@@ -110,9 +110,9 @@ def _caption(study: str, places: Sequence[tuple[str, int, str]]) -> str:
     encoders = ", ".join(dict.fromkeys(encoder for *_, encoder in places))
     return (
         f"Study {study}, mean over {where}, with {encoders}. Bars: 95 % intervals of the mean difference to the "
-        "baseline, whose own point has none. Dotted: the baseline and, where the study has one, plain at the "
-        "learning rate that most arms chose. The dashed line joins arms that no other arm beats in both mean and cost; "
-        "where intervals overlap it is no ranking."
+        "baseline, whose own point has none. Dotted: the baseline and, where the study has one, its second: plain at "
+        "the learning rate that most arms chose, or with half the dropout. The dashed line joins arms that no other "
+        "arm beats in both mean and cost; where intervals overlap it is no ranking."
     )
 
 

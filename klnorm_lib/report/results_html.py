@@ -32,8 +32,10 @@ of another domain. A **draw** is a split seed and a model seed; arms are compare
 - **score**: mean over the draws ± their standard deviation, and the number of draws;
 - **minus baseline**: the mean paired difference to the study's baseline with its 95 % interval, the error of the test
   rows included where the records hold it; the picture shows the same from minus to plus ten points.
-  `plain_shared` is plain at the learning rate that most arms chose, an arm that was added once it was seen that tuning
-  on few rows had given plain another one; the difference to it stands below;
+  The baseline is `plain`, in the studies of dropout `uniform_10`: plain as well, with the dropout that encoders come
+  with. Where a study has a second baseline the difference to it stands below. `plain_shared` is plain at the learning
+  rate that most arms chose, an arm that was added once it was seen that tuning on few rows had given plain another one;
+  `uniform_05` is plain with half the dropout, without which guidance and less dropout cannot be told apart;
 - **verdict**: better or worse when the interval leaves zero out, equivalent when it lies within the margin, else we
   cannot tell. A star: so it is after Holm's correction over all places in which this arm was compared. No arm is marked
   as the best: that would be a claim without an interval;

@@ -138,3 +138,21 @@ def test_plain_at_the_common_rate_is_a_second_baseline():
     assert found["vib"].second.mean == pytest.approx(0.0)
     assert found["plain_shared"].second is None
     assert found["plain_shared"].against.mean == pytest.approx(0.05)
+
+
+def test_half_the_dropout_is_a_second_baseline_too():
+    scores = {"uniform_10": 0.5, "uniform_05": 0.54, "guided": 0.55}
+    records = [
+        made.record(arm, d, score + 0.01 * d * k) for k, (arm, score) in enumerate(scores.items()) for d in range(3)
+    ]
+    for r in records:
+        r.method = {**r.method, "name": "plain" if r.study["arm"] == "uniform_10" else "dropout"}
+    found = {cell.arm: cell for cell in c.cells(records, "guided")}
+    assert found["uniform_10"].against is None
+    assert found["guided"].against.baseline == "uniform_10"
+    assert found["guided"].second.baseline == "uniform_05"
+    assert found["guided"].second.mean == pytest.approx(0.02)
+    assert found["uniform_05"].second is None
+    assert found["uniform_05"].against.mean == pytest.approx(0.05)
+    (alone,) = [cell for cell in c.cells(records, "guided", "uniform_05") if cell.arm == "guided"]
+    assert (alone.against.baseline, alone.second) == ("uniform_05", None)

@@ -72,6 +72,22 @@ def test_panels_by_pair_have_a_row_for_each_place(records):
     plt.close(fig)
 
 
+def test_panels_by_baseline_have_a_row_for_each_arm(records):
+    bases = {"plain": ("new", "odd", "same"), "same": ("new", "odd")}
+    compared = [c for base, arms in bases.items() for arm in arms for c in stats.compare(records, arm, base)]
+    fig = forest.draw(compared, forest.labels(records), panel="baseline")
+    titles = [f"{task}\nminus {base}" for base in ("PLAIN", "SAME") for task in ("words", "sounds")]
+    assert [ax.get_title("left") for ax in fig.axes] == titles
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["NEW", "ODD", "SAME"]
+    assert fig.get_supxlabel() == "arm minus baseline, points\n200 labels, 5 draws"
+    marks = [[y for line in ax.lines if line.get_marker() in "^vsD" for y in line.get_ydata()] for ax in fig.axes]
+    assert marks == [[0.1, 1.1, 2.1]] * 2 + [[0.1, 1.1]] * 2
+    (one,) = [c for c in compared if (c.task, c.arm, c.baseline) == ("sounds", "odd", "same")]
+    dots = [line for line in fig.axes[3].lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(dots[1].get_xdata(), 100 * one.differences)
+    plt.close(fig)
+
+
 def test_draws_stand_above_each_panel_where_they_differ(records):
     fewer = [r for r in records if r.task["name"] == "words" or r.run["seed"] < 3]
     fig = forest.draw(stats.compare(fewer, "new", "plain"))
