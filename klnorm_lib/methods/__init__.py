@@ -9,15 +9,17 @@ from klnorm_lib.methods.contract import Method, Report, apply, auxiliary_loss
 from klnorm_lib.methods.dropout import Dropout
 from klnorm_lib.methods.guided_dropout import GuidedDropout
 from klnorm_lib.methods.klnorm import KLNorm
+from klnorm_lib.methods.l2_sp import L2SP
 from klnorm_lib.methods.loading import load
 from klnorm_lib.methods.mixout import Mixout
 from klnorm_lib.methods.mlp_head import MLPHead
 from klnorm_lib.methods.norm_head import NormHead
+from klnorm_lib.methods.r_drop import RDrop
 from klnorm_lib.methods.together import PLUS, Together, shares
 from klnorm_lib.methods.vib import VIB
 
 REGISTRY: dict[str, type[Method]] = {
-    cls.name: cls for cls in (KLNorm, VIB, NormHead, MLPHead, Dropout, GuidedDropout, Mixout)
+    cls.name: cls for cls in (KLNorm, VIB, NormHead, MLPHead, Dropout, GuidedDropout, Mixout, RDrop, L2SP)
 }
 PLAIN = "plain"
 
@@ -25,10 +27,12 @@ __all__ = [
     "Dropout",
     "GuidedDropout",
     "KLNorm",
+    "L2SP",
     "MLPHead",
     "Method",
     "Mixout",
     "NormHead",
+    "RDrop",
     "Report",
     "Together",
     "VIB",

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from klnorm_lib.methods.frames import real_positions
+from klnorm_lib.methods.passes import Comparison, loss_and_logits, twice
 from klnorm_lib.methods.penalty import Penalty, PenaltyLayer
 from klnorm_lib.methods.sites import unwrap
 
@@ -53,6 +54,13 @@ class Method:
     def resolved(self, model: nn.Module) -> Method:
         """The method with everything written out that it looks up for ``model``: what is applied, saved and loaded."""
         return self
+
+    def attach_saved(self, model: nn.Module) -> list[str]:
+        """As :meth:`attach`, for a model whose trained weights are being loaded.
+
+        Methods that keep something of the weights before training override it: it is not in the saved model.
+        """
+        return self.attach(model)
 
     def to_dict(self) -> dict:
         """The method as plain JSON: its name and every hyperparameter."""
@@ -98,6 +106,15 @@ def apply(model: nn.Module, *methods: Method) -> Report:
     method matched nothing, two methods claim the same place, or methods were applied before. A failed call leaves
     the model as it was.
     """
+    return _apply(model, methods, "attach")
+
+
+def apply_saved(model: nn.Module, *methods: Method) -> Report:
+    """As :func:`apply`, for a model whose trained weights are being loaded."""
+    return _apply(model, methods, "attach_saved")
+
+
+def _apply(model: nn.Module, methods: tuple[Method, ...], how: str) -> Report:
     for method in methods:
         if not isinstance(method, Method):
             raise TypeError(f"apply takes methods such as KLNorm(), got {method!r}")
@@ -113,7 +130,7 @@ def apply(model: nn.Module, *methods: Method) -> Report:
     with _undo_on_error(inner, outers):
         methods = tuple(method.resolved(inner) for method in methods)
         for method in methods:
-            changed += [f"{method.name}: {line}" for line in method.attach(inner)]
+            changed += [f"{method.name}: {line}" for line in getattr(method, how)(inner)]
         added = sum(p.numel() for p in inner.parameters()) - before
         _swap_class(inner, _regularised)
         inner._klnorm_methods = methods
@@ -163,6 +180,21 @@ def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
     _set(model, parent, name, module)
 
 
+def add_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Hang ``module`` into ``model`` as ``name``, to be taken off again in case ``apply`` fails later."""
+    if hasattr(model, name):
+        raise ValueError(f"{type(model).__name__} has something called {name!r} already")
+    model.add_module(name, module)
+    undo_later(model, functools.partial(delattr, model, name))
+
+
+def undo_later(model: nn.Module, undo: Callable[[], None]) -> None:
+    """Have ``undo`` called in case the ``apply`` that changes ``model`` fails later."""
+    pending = model.__dict__.get("_klnorm_undo")
+    if pending is not None:
+        pending.append((undo,))
+
+
 def _set(model: nn.Module, owner: object, name: str, value: object) -> None:
     undo = model.__dict__.get("_klnorm_undo")
     if undo is not None:
@@ -179,8 +211,8 @@ def _undo_on_error(model: nn.Module, outers: list[nn.Module]) -> Iterator[None]:
     try:
         yield
     except Exception:
-        for owner, name, old in reversed(undo):
-            setattr(owner, name, old)
+        for step in reversed(undo):
+            step[0]() if len(step) == 1 else setattr(*step)
         for module, cls, attributes in held:
             module.__class__ = cls
             module.__dict__.clear()
@@ -286,7 +318,7 @@ def _keep_in_adapter(peft_model: nn.Module, inner: nn.Module) -> None:
 
     adapter = peft_model.active_adapter
     kept = [n for n, m in inner.named_modules() if isinstance(m, ModulesToSaveWrapper)]
-    added = [n for n, m in inner.named_modules() if getattr(m, "added_by_klnorm", False)]
+    added = [n for n, m in inner.named_modules() if getattr(m, "added_by_klnorm", False) and m.state_dict()]
     for path in added:
         if any(path == k or path.startswith(f"{k}.") for k in kept):
             continue
@@ -308,15 +340,23 @@ def _forward(model: nn.Module, base_forward: Callable, given: inspect.BoundArgum
     if samples > 1:
         given.arguments["labels"] = torch.cat([labels] * samples)
     model._klnorm_pending = False  # the graph of the forward before is gone
-    for layer in layers:
-        layer.enter(samples, torch.is_grad_enabled(), functools.partial(real_positions, model.config, mask))
-    try:
-        outputs = base_forward(*given.args, **given.kwargs)
-        penalties = [p for layer in layers for p in layer.penalties]
-    finally:
+
+    def one_pass():
         for layer in layers:
-            layer.leave()
-    total = torch.stack([p.to(penalties[0].device) for p in penalties]).sum() if penalties else None
+            layer.enter(samples, torch.is_grad_enabled(), functools.partial(real_positions, model.config, mask))
+        try:
+            outputs = base_forward(*given.args, **given.kwargs)
+            penalties = [p for layer in layers for p in layer.penalties]
+        finally:
+            for layer in layers:
+                layer.leave()
+        total = torch.stack([p.to(penalties[0].device) for p in penalties]).sum() if penalties else None
+        return outputs, total
+
+    outputs, total = one_pass()
+    comparing = [layer for layer in layers if isinstance(layer, Comparison) and model.training]
+    if comparing:
+        outputs, total = twice(comparing, (outputs, total), one_pass, labels is not None, samples)
     outputs = _attach_penalty(model, outputs, total, labels is not None, samples)
     return outputs.to_tuple() if as_tuple and not isinstance(outputs, tuple) else outputs
 
@@ -337,8 +377,7 @@ def _ask_for_names(model: nn.Module, given: inspect.BoundArguments) -> bool:
 
 def _attach_penalty(model: nn.Module, outputs, total: Tensor | None, has_labels: bool, samples: int):
     is_tuple = isinstance(outputs, tuple)
-    loss = (outputs[0] if has_labels else None) if is_tuple else outputs.get("loss")
-    logits = outputs[int(has_labels)] if is_tuple else outputs.get("logits")
+    loss, logits = loss_and_logits(outputs, has_labels)
     if total is None:
         total = torch.zeros((), device=next(model.parameters()).device)
     elif model.training:

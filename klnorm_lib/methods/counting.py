@@ -5,10 +5,14 @@ from __future__ import annotations
 from klnorm_lib.methods.contract import Method
 from klnorm_lib.methods.dropout import Dropout
 from klnorm_lib.methods.klnorm import KLNorm
+from klnorm_lib.methods.l2_sp import L2SP
 from klnorm_lib.methods.mixout import Mixout
 from klnorm_lib.methods.mlp_head import MLPHead
 from klnorm_lib.methods.norm_head import NormHead
+from klnorm_lib.methods.r_drop import RDrop
 from klnorm_lib.methods.vib import VIB
+
+NOTHING = (Dropout, Mixout, RDrop, L2SP)  # added to the parameters
 
 
 def added_parameters(method: Method | None, width: int, outputs: int = 2) -> int:
@@ -23,7 +27,7 @@ def added_parameters(method: Method | None, width: int, outputs: int = 2) -> int
       :math:`4rd + 2d`;
     * VIB: :math:`(d+1)i + (i+1)h + 2(h+1)K + 2K`, and its classifier reads K features in place of d:
       :math:`(K - d)C` more;
-    * dropout, Mixout and no method (None): 0.
+    * dropout, Mixout, R-Drop, L2-SP and no method (None): 0.
 
     Raises ``ValueError`` for KL-Norm inside the encoder, which depends on how many normalisations that has, and
     ``TypeError`` for a method that it does not know.
@@ -42,7 +46,7 @@ def added_parameters(method: Method | None, width: int, outputs: int = 2) -> int
     if isinstance(method, VIB):
         k, (h, i) = method.bottleneck, _vib_widths(method, d)
         return (d + 1) * i + (i + 1) * h + 2 * (h + 1) * k + 2 * k + (k - d) * outputs
-    if method is None or isinstance(method, (Dropout, Mixout)):
+    if method is None or isinstance(method, NOTHING):
         return 0
     raise TypeError(f"no formula for {type(method).__name__}; ask apply(model, method).added_parameters")
 

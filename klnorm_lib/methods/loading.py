@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from klnorm_lib.methods.contract import CONFIG_KEY, FORMAT, apply, save_methods_with
+from klnorm_lib.methods.contract import CONFIG_KEY, FORMAT, apply_saved, save_methods_with
 
 
 def load(path: str | Path) -> nn.Module:
@@ -39,7 +39,7 @@ def load(path: str | Path) -> nn.Module:
 def _load_whole(path: Path, methods: list) -> nn.Module:
     state = _read_safetensors(path)
     model, missing = _plain(path, path)
-    model.klnorm_report = apply(model, *methods)
+    model.klnorm_report = apply_saved(model, *methods)
     own = set(model.state_dict())
     # The plain class loads all that it knows, renamed keys included; what it does not know belongs to the methods.
     wanted = {key for key in own if key in missing or not _known_to_plain(key, model)}
@@ -73,7 +73,7 @@ def _load_adapter(path: Path, methods: list) -> nn.Module:
             f"{path}: {', '.join(lost)} are neither in the base model {base} nor in the adapter, so they are lost; "
             "train again with the modules that hold them in modules_to_save of the adapter's config"
         )
-    report = apply(model, *methods)
+    report = apply_saved(model, *methods)
     model = PeftModel.from_pretrained(model, path, is_trainable=True)
     save_methods_with(model)
     model.klnorm_report = report

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -10,19 +12,34 @@ from torch import Tensor, nn
 from klnorm_lib.methods.schedule import Schedule
 
 
+def check_strengths(method: object, *fields: str) -> None:
+    """Make fields of a frozen dataclass that weigh a penalty floats.
+
+    Raises ``TypeError`` for what is not a number, ``ValueError`` for what is negative or not finite.
+    """
+    for name in fields:
+        value = getattr(method, name)
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name} must be a number of at least 0, got {value!r}")
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+        object.__setattr__(method, name, float(value))
+
+
 class PenaltyLayer(nn.Module):
     """Base of every layer with a penalty; the model's forward opens it, collects, and closes it.
 
-    The step counter is a buffer, so that a resumed run continues its schedule where it stopped.
+    The step counter is a buffer, so that a resumed run continues its schedule where it stopped; with ``keep_step``
+    false it is not saved, for layers whose weight is constant.
     """
 
     added_by_klnorm = True
     samples = 1
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: Schedule, keep_step: bool = True) -> None:
         super().__init__()
         self.schedule = schedule
-        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self.register_buffer("step", torch.zeros((), dtype=torch.long), persistent=keep_step)
         self.penalties: list[Tensor] = []
         self._open = False
         self._started = False

@@ -8,7 +8,20 @@ import pytest
 import torch
 from transformers import BertForQuestionAnswering, Trainer, TrainerCallback, TrainingArguments
 
-from klnorm_lib import VIB, Dropout, KLNorm, Mixout, MLPHead, NormHead, Report, apply, auxiliary_loss, load
+from klnorm_lib import (
+    L2SP,
+    VIB,
+    Dropout,
+    KLNorm,
+    Mixout,
+    MLPHead,
+    NormHead,
+    RDrop,
+    Report,
+    apply,
+    auxiliary_loss,
+    load,
+)
 from klnorm_lib.methods import from_dict
 from klnorm_lib.methods.penalty import PenaltyLayer
 from tests import zoo
@@ -34,8 +47,10 @@ METHODS = {
     "mlp": MLPHead(rank=4),
     "dropout": Dropout(p=0.2),
     "mixout": Mixout(p=0.5),
+    "r_drop": RDrop(alpha=0.5),
+    "l2_sp": L2SP(alpha=0.1, beta=0.1),
 }
-ADDS_NOTHING = ("dropout", "mixout")  # no parameters
+ADDS_NOTHING = ("dropout", "mixout", "r_drop", "l2_sp")  # no parameters
 
 
 MODELS = {
@@ -340,8 +355,10 @@ class StopAt(TrainerCallback):
         VIB(bottleneck=8, beta=0.1, warmup_steps=4),
         Dropout(p=0.3),
         Mixout(p=0.5),
+        RDrop(alpha=0.5),
+        L2SP(alpha=0.1, beta=0.1),
     ],
-    ids=["B-linear", "C-cyclical", "B-batch", "B-internal", "vib", "dropout", "mixout"],
+    ids=["B-linear", "C-cyclical", "B-batch", "B-internal", "vib", "dropout", "mixout", "r_drop", "l2_sp"],
 )
 def test_resume_is_exact(method, tmp_path):
     def build():
@@ -375,7 +392,7 @@ def test_label_smoothing_and_own_loss_function_are_refused(tmp_path):
         trainer.train()
 
 
-@pytest.mark.parametrize("key", ["klnorm-B-internal", "klnorm-C", "vib", "mixout"])
+@pytest.mark.parametrize("key", ["klnorm-B-internal", "klnorm-C", "vib", "mixout", "r_drop", "l2_sp"])
 def test_bf16_and_gradient_checkpointing(key, tmp_path):
     model, report = changed_model(METHODS[key])
     before = weights(model)
@@ -443,7 +460,7 @@ def test_schedules_count_optimiser_steps():
     assert seen == [0.0, 0.5, 1.0, 1.0, 0.0, 0.5]
 
 
-@pytest.mark.parametrize("key", ["klnorm-B", "klnorm-B-internal", "vib", "mixout"])
+@pytest.mark.parametrize("key", ["klnorm-B", "klnorm-B-internal", "vib", "mixout", "r_drop", "l2_sp"])
 def test_copy_and_pickle_after_training_steps(key):
     model, _ = changed_model(METHODS[key])
     model.train()

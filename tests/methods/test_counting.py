@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from klnorm_lib import VIB, Dropout, KLNorm, Method, Mixout, MLPHead, NormHead, apply
+from klnorm_lib import L2SP, VIB, Dropout, KLNorm, Method, Mixout, MLPHead, NormHead, RDrop, apply
 from klnorm_lib.methods.counting import added_parameters, encoder_parameters
 from tests import zoo
 
@@ -21,6 +21,8 @@ METHODS = [
     VIB(bottleneck=7),
     Dropout(),
     Mixout(),
+    RDrop(),
+    L2SP(),
 ]
 
 

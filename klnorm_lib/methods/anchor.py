@@ -1,0 +1,140 @@
+r"""A pull of the encoder's parameters to the values that they had before training: what L2-SP and EWC share.
+
+.. math:: \tfrac12 \sum_j w_j\,(\theta_j - \theta_{0,j})^2 + \tfrac{\beta}{2}\,\|\theta_{\text{head}}\|^2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from klnorm_lib.methods.contract import add_module
+from klnorm_lib.methods.head import BeforeHead
+from klnorm_lib.methods.penalty import PenaltyLayer
+from klnorm_lib.methods.schedule import Schedule
+from klnorm_lib.methods.walk import encoder_of, join, places
+
+_LOST = (
+    "this model was loaded with its trained weights, and the pretrained ones that {name} pulls to are not saved with "
+    "it. It predicts as it is. To train on: build the pretrained model, apply the method to it, and then "
+    "model.load_state_dict(loaded.state_dict())"
+)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A trainable parameter of the encoder under the name that it has there, peft's wrappers left out."""
+
+    name: str
+    parameter: nn.Parameter
+
+
+def pretrained_parameters(model: nn.Module, why: str) -> list[Named]:
+    """The trainable parameters of the encoder, each once, its pooler left out.
+
+    Left out are frozen ones, which are where they were, adapters and layers of other methods, which were not
+    pretrained, and a pooler: many checkpoints have none, so that it is a fresh draw, and a language model's loss does
+    not depend on it. Raises ``ValueError`` when none is left, saying ``why`` that is of no use.
+    """
+    encoder = encoder_of(model)
+    found: dict[int, Named] = {}
+    for place in places(encoder):
+        if place.role.split(".")[0] == "pooler":
+            continue
+        for name, parameter in place.module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                found.setdefault(id(parameter), Named(join(place.role, name), parameter))
+    if not found:
+        raise ValueError(f"no parameter of the encoder of {type(model).__name__} trains, as under LoRA; {why}")
+    return list(found.values())
+
+
+def head_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The trainable parameters outside the encoder, and those of its pooler; not those of methods' own layers."""
+    encoder = encoder_of(model)
+    roots = [model] if encoder is model else [child for child in model.children() if child is not encoder]
+    pooler = encoder._modules.get("pooler")
+    found: dict[int, nn.Parameter] = {}
+    for root in [pooler] if encoder is model else [*roots, pooler]:
+        if root is None:
+            continue
+        stands = [m.linear for m in root.modules() if isinstance(m, BeforeHead)]
+        for place in [*places(root), *(place for linear in stands for place in places(linear))]:
+            for parameter in place.module.parameters(recurse=False):
+                if parameter.requires_grad:
+                    found.setdefault(id(parameter), parameter)
+    return list(found.values())
+
+
+class Anchor(PenaltyLayer):
+    """Adds the pull to the loss of every training forward; the values pulled to are buffers that are not saved.
+
+    ``start``: of the parameters' own dtype, so memory for weights grows by as much as the encoder's; ``weights``, one
+    tensor of the same shape each, by as much again. None of it is in ``state_dict``. Arithmetic in at least float32,
+    whatever autocast says. ``name`` says in errors whose it is; with no ``parameters`` it refuses to train.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        alpha: float,
+        parameters: Sequence[nn.Parameter] = (),
+        weights: Sequence[Tensor] | None = None,
+        beta: float = 0.0,
+        head: Sequence[nn.Parameter] = (),
+    ) -> None:
+        super().__init__(Schedule("constant", 1.0), keep_step=False)
+        self.name, self.alpha, self.beta = name, alpha, beta
+        self._pulled, self._head = tuple(parameters), tuple(head)  # tuples, so that they are not registered twice
+        self._weighted = weights is not None
+        for index, parameter in enumerate(self._pulled):
+            self.register_buffer(f"start_{index}", parameter.detach().clone(), persistent=False)
+            if weights is not None:
+                weight = weights[index].to(device=parameter.device, dtype=torch.float32, copy=True)
+                self.register_buffer(f"weight_{index}", weight, persistent=False)
+
+    def enter(self, samples: int, grad_expected: bool, positions: Callable[[int], Tensor | None]) -> None:
+        """Open the layer for one forward of the model; in training the pull joins its penalties at once."""
+        super().enter(samples, grad_expected, positions)
+        if not self.training:
+            return
+        if grad_expected:
+            self._check()
+        if self._pulled:
+            self.penalise(self.pull())
+
+    def pull(self) -> Tensor:
+        """The penalty, () in float32 or better, at the parameters as they are."""
+        device = self._pulled[0].device
+        with torch.autocast(device.type, enabled=False):
+            terms = [self.alpha / 2 * self._distance(index).to(device) for index in range(len(self._pulled))]
+            if self.beta:
+                terms += [self.beta / 2 * _wide(p).square().sum().to(device) for p in self._head]
+            return torch.stack(terms).sum()
+
+    def _distance(self, index: int) -> Tensor:
+        change = _wide(self._pulled[index]) - _wide(getattr(self, f"start_{index}"))
+        if self._weighted:
+            return (getattr(self, f"weight_{index}") * change.square()).sum()
+        return change.square().sum()
+
+    def _check(self) -> None:
+        if not self._pulled:
+            raise RuntimeError(_LOST.format(name=self.name))
+        if not any(parameter.requires_grad for parameter in self._pulled):
+            raise RuntimeError(
+                f"all parameters that {self.name} pulls were frozen after it was applied, so it would do nothing; "
+                "leave the method out, or train the encoder"
+            )
+
+
+def hang(model: nn.Module, name: str, anchor: Anchor) -> None:
+    """Put ``anchor`` into ``model``, on its mode."""
+    add_module(model, name, anchor.train(model.training))
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype.itemsize >= 4 else tensor.float()

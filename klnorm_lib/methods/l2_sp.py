@@ -1,0 +1,67 @@
+r"""L2-SP: weight decay towards the pretrained weights in place of zero.
+
+Li, Grandvalet and Davoine 2018, "Explicit Inductive Bias for Transfer Learning with Convolutional Networks" (arXiv
+1802.01483). SP is the starting point, :math:`\theta_0`. What was pretrained is pulled back to it, what was not is
+pulled to zero:
+
+.. math:: \frac{\alpha}{2}\,\|\theta_{\text{enc}} - \theta_0\|^2 + \frac{\beta}{2}\,\|\theta_{\text{head}}\|^2
+
+The gradient is :math:`\alpha(\theta - \theta_0)`. EWC weighs every parameter's square by its Fisher information; with a
+constant one it is this method, which is therefore its control.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from klnorm_lib.methods.anchor import Anchor, hang, head_parameters, pretrained_parameters
+from klnorm_lib.methods.contract import Method
+from klnorm_lib.methods.penalty import check_strengths
+
+
+@dataclass(frozen=True)
+class L2SP(Method):
+    """Add alpha/2 times the squared distance of the encoder from its weights at ``apply`` to the training loss.
+
+    ``alpha``: strength of the pull on the encoder's trainable parameters, embeddings, biases and normalisations
+    included. ``beta``: strength of a plain L2 penalty on the head, which has nothing to go back to; it counts the
+    pooler to the head, and does not reach layers that later methods of the same ``apply`` put there. Both are sums,
+    not means, so their scale depends on the size of the encoder. A parameter that is frozen when the method is applied
+    is not pulled if it trains later.
+
+    The pull joins the loss, so under Adam its gradient is rescaled with the rest, unlike AdamW's decoupled decay. The
+    pretrained weights are kept as buffers, in the parameters' dtype, and are not saved: a model that ``load`` gives
+    predicts, and raises ``RuntimeError`` in training, telling how to go on.
+
+    Raises ``ValueError`` for an alpha or beta that is negative or not finite, ``TypeError`` if it is not a number;
+    ``attach`` raises ``ValueError`` when nothing of the encoder trains, as under LoRA.
+    """
+
+    alpha: float = 0.01
+    beta: float = 0.0
+
+    name = "l2_sp"
+    properties = frozenset({"identity_at_init", "batch_invariant", "deterministic"})
+
+    def __post_init__(self) -> None:
+        check_strengths(self, "alpha", "beta")
+
+    def attach(self, model: nn.Module) -> list[str]:
+        """Remember the encoder's weights and pull towards them in training."""
+        found = pretrained_parameters(model, "frozen weights are the pretrained ones already, leave L2SP out")
+        head = head_parameters(model) if self.beta else []
+        parameters = [each.parameter for each in found]
+        hang(model, self.name, Anchor("L2SP", self.alpha, parameters, beta=self.beta, head=head))
+        lines = [f"alpha = {self.alpha:g} on {_count(parameters)} parameters of the encoder"]
+        return lines + ([f"beta = {self.beta:g} on {_count(head)} parameters of the head"] if head else [])
+
+    def attach_saved(self, model: nn.Module) -> list[str]:
+        """Mark ``model`` as one whose start is not known."""
+        hang(model, self.name, Anchor("L2SP", self.alpha))
+        return ["the pretrained weights are not in the saved model: it predicts, and raises in training"]
+
+
+def _count(parameters: list[nn.Parameter]) -> str:
+    return f"{sum(parameter.numel() for parameter in parameters):,}"

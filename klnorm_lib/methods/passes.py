@@ -1,0 +1,71 @@
+"""Two forward passes of one training step, for methods that compare what two draws of dropout predict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from klnorm_lib.methods.penalty import PenaltyLayer
+
+_NO_LOSS = (
+    "R-Drop takes the mean of two task losses, so the model must compute them: pass labels to the model's call and use "
+    "outputs.loss. A loss of your own from the logits would see one of the two passes only"
+)
+
+
+class Comparison(PenaltyLayer):
+    """A layer that has the model run twice in training, and weighs the difference of the two predictions."""
+
+    def compare(self, first: Tensor, second: Tensor) -> Tensor:
+        """The weighted penalty, (), of the logits of the two passes, each (batch, outputs)."""
+        raise TypeError(f"{type(self).__name__} does not say how it compares two passes; define compare(first, second)")
+
+
+def twice(
+    layers: Sequence[Comparison],
+    first: tuple[object, Tensor | None],
+    one_pass: Callable[[], tuple[object, Tensor | None]],
+    has_labels: bool,
+    samples: int,
+) -> tuple[object, Tensor | None]:
+    """The outputs of the first pass with the mean loss of both, and the mean penalty of both plus the comparison.
+
+    ``first``: outputs and penalty of the pass already made. Where the model was given no labels there is no second
+    pass, and a gradient that comes back through the logits raises ``RuntimeError``.
+    """
+    outputs, total = first
+    loss, logits = loss_and_logits(outputs, has_labels)
+    if loss is None:
+        if logits is not None and logits.requires_grad:
+            logits.register_hook(_refuse)
+        return first
+    if logits is None or logits.ndim != 2:
+        raise ValueError(
+            "R-Drop compares one prediction an example, outputs.logits of shape (batch, outputs); this model gives "
+            f"{'none' if logits is None else tuple(logits.shape)}. Use a sequence or audio classification model"
+        )
+    others, other_total = one_pass()
+    other_loss, other_logits = loss_and_logits(others, has_labels)
+    differences = [
+        layer.compare(*(x.unflatten(0, (samples, -1)).mean(0) for x in (logits, other_logits))) for layer in layers
+    ]
+    terms = [(t / 2).to(logits.device) for t in (total, other_total) if t is not None]
+    mean = (loss + other_loss) / 2
+    if isinstance(outputs, tuple):
+        outputs = (mean, *outputs[1:])
+    else:
+        outputs["loss"] = mean
+    return outputs, torch.stack([*terms, *differences]).sum()
+
+
+def loss_and_logits(outputs: object, has_labels: bool) -> tuple[Tensor | None, Tensor | None]:
+    """Loss and logits of a model's outputs, named or in a tuple; None for what is not there."""
+    if isinstance(outputs, tuple):
+        return (outputs[0] if has_labels else None), outputs[int(has_labels)]
+    return outputs.get("loss"), outputs.get("logits")
+
+
+def _refuse(gradient: Tensor) -> None:
+    raise RuntimeError(_NO_LOSS)
