@@ -13,16 +13,17 @@ from torch import Tensor, nn
 from klnorm_lib.probes.fisher import losses
 from klnorm_lib.probes.fisher.batches import rows_of, take, to_device
 from klnorm_lib.probes.fisher.func import Func
+from klnorm_lib.probes.fisher.hooks import Hooks
 from klnorm_lib.probes.fisher.loop import Loop
 
-METHODS = {"func": Func, "loop": Loop}
+METHODS = ("hooks", "func", "loop")
 
 
 def diagonal_fisher(
     model: nn.Module,
     batches: Iterable[Mapping[str, Any]],
     loss: losses.Loss | None = None,
-    method: str = "loop",
+    method: str = "hooks",
     progress: bool = True,
 ) -> dict[str, Tensor]:
     r"""The mean over sequences of the squared gradient of each sequence's loss, by parameter.
@@ -42,7 +43,7 @@ class FisherSum:
     number; ``mean()`` is the Fisher information. See :func:`diagonal_fisher` for the arguments.
     """
 
-    def __init__(self, model: nn.Module, loss: losses.Loss | None = None, method: str = "loop") -> None:
+    def __init__(self, model: nn.Module, loss: losses.Loss | None = None, method: str = "hooks") -> None:
         if method not in METHODS:
             raise ValueError(f"method={method!r} is not one of: {', '.join(METHODS)}")
         self.model, self.method, self.sequences, self.unlabelled, self._seen = model, method, 0, 0, 0
@@ -62,7 +63,10 @@ class FisherSum:
     def __enter__(self) -> FisherSum:
         self._left = evaluation_mode(self.model)
         self._left.__enter__()
-        self._engine = METHODS[self.method](self.model, self._loss, self.parameters)
+        if self.method == "hooks":
+            self._engine = Hooks(self.model, self._loss, self.parameters, self._kind)
+        else:
+            self._engine = (Func if self.method == "func" else Loop)(self.model, self._loss, self.parameters)
         return self
 
     def __exit__(self, *error: Any) -> None:

@@ -35,12 +35,13 @@ _LABELS = 2  # which stream of random numbers, beside those of windows and masks
 class FisherConfig:
     """Of which model, on which text, and where the result goes.
 
-    ``model``: built-in encoder, folder, mirror or hub id, with the head it was pretrained with. ``text``: files, folders,
-    or names of corpora in ``KLNORM_MIRROR``. ``out``: folder for ``table.json``, ``fisher.safetensors``, ``blocks.json``
-    and the partial sums. ``n``: sequences. ``length``: tokens a sequence. ``labels``: the ``true`` tokens (empirical
-    Fisher information), or tokens drawn from the ``model``'s own predictions (true Fisher information). ``method``,
-    ``batch_size``: how it is computed, see ``diagonal_fisher``. ``block``: sequences of which sums are kept, for
-    intervals. ``dtype``: of the tensors on disk. ``minutes``: stop after that long and go on later (0: to the end).
+    ``model``: built-in encoder, folder, mirror or hub id, with the head it was pretrained with. ``text``: files,
+    folders, or names of corpora in ``KLNORM_MIRROR``. ``out``: folder for ``table.json``, ``fisher.safetensors``,
+    ``blocks.json`` and the partial sums. ``n``: sequences. ``length``: tokens a sequence. ``labels``: the ``true``
+    tokens (empirical Fisher information), or tokens drawn from the ``model``'s own predictions (true Fisher
+    information). ``method``, ``batch_size``: how it is computed, see ``diagonal_fisher``. ``block``: sequences of which
+    sums are kept, for intervals. ``dtype``: of the tensors on disk. ``minutes``: stop after that long and go on later
+    (0: to the end).
     """
 
     model: str
@@ -173,8 +174,8 @@ def _finish(result: Partial, told: dict[str, Any], base: str, out: Path, dtype: 
     fisher = without_prefix(result.mean(), base)
     FisherTable.of(fisher, **told).save(out / "table.json")
     save_fisher(out / "fisher.safetensors", fisher, told, dtype)
-    names = list(without_prefix(dict.fromkeys(result.sums), base))
-    kept = {"provenance": told, "tensors": names, "sequences": result.sizes, "sums": result.blocks}
+    kept = {"provenance": told, "tensors": list(fisher), "numel": [tensor.numel() for tensor in fisher.values()]}
+    kept |= {"sequences": result.sizes, "sums": result.blocks}
     (out / "blocks.part").write_text(json.dumps(kept) + "\n")
     os.replace(out / "blocks.part", out / "blocks.json")
 

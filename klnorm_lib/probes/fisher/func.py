@@ -40,7 +40,8 @@ class Func:
 
         slopes_of = torch.func.vmap(torch.func.grad(loss_of_one, has_aux=True), in_dims=(None, 0))
         losses = []
-        with eager_attention(self._module.model):
+        # Outside of the map nothing is to be differentiated; other parameters may require it.
+        with torch.no_grad(), eager_attention(self._module.model):
             for begin in range(0, rows, self._chunk):
                 slopes, loss = slopes_of(values, {k: v[begin : begin + self._chunk] for k, v in tensors.items()})
                 for name, total in self.sums.items():

@@ -1,4 +1,4 @@
-"""The loss of every sequence of a batch by itself, (B,): the mean over its labelled tokens, or that of its one label."""
+"""The loss of every sequence of a batch by itself, (B,): the mean over its labelled tokens, or that of its label."""
 
 from __future__ import annotations
 
