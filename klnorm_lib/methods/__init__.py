@@ -7,6 +7,7 @@ import difflib
 
 from klnorm_lib.methods.contract import Method, Report, apply, auxiliary_loss
 from klnorm_lib.methods.dropout import Dropout
+from klnorm_lib.methods.ewc import EWC
 from klnorm_lib.methods.guided_dropout import GuidedDropout
 from klnorm_lib.methods.klnorm import KLNorm
 from klnorm_lib.methods.l2_sp import L2SP
@@ -19,12 +20,26 @@ from klnorm_lib.methods.together import PLUS, Together, shares
 from klnorm_lib.methods.vib import VIB
 
 REGISTRY: dict[str, type[Method]] = {
-    cls.name: cls for cls in (KLNorm, VIB, NormHead, MLPHead, Dropout, GuidedDropout, Mixout, RDrop, L2SP)
+    cls.name: cls
+    for cls in (
+        KLNorm,
+        VIB,
+        NormHead,
+        MLPHead,
+        Dropout,
+        GuidedDropout,
+        Mixout,
+        RDrop,
+        L2SP,
+        EWC,
+    )
 }
 PLAIN = "plain"
 
 __all__ = [
     "Dropout",
+    "EWC",
+   
     "GuidedDropout",
     "KLNorm",
     "L2SP",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from klnorm_lib.methods.contract import Method
 from klnorm_lib.methods.dropout import Dropout
+from klnorm_lib.methods.ewc import EWC
 from klnorm_lib.methods.klnorm import KLNorm
 from klnorm_lib.methods.l2_sp import L2SP
 from klnorm_lib.methods.mixout import Mixout
@@ -12,7 +13,7 @@ from klnorm_lib.methods.norm_head import NormHead
 from klnorm_lib.methods.r_drop import RDrop
 from klnorm_lib.methods.vib import VIB
 
-NOTHING = (Dropout, Mixout, RDrop, L2SP)  # added to the parameters
+NOTHING = (Dropout, Mixout, RDrop, L2SP, EWC)  # added to the parameters
 
 
 def added_parameters(method: Method | None, width: int, outputs: int = 2) -> int:
@@ -27,7 +28,7 @@ def added_parameters(method: Method | None, width: int, outputs: int = 2) -> int
       :math:`4rd + 2d`;
     * VIB: :math:`(d+1)i + (i+1)h + 2(h+1)K + 2K`, and its classifier reads K features in place of d:
       :math:`(K - d)C` more;
-    * dropout, Mixout, R-Drop, L2-SP and no method (None): 0.
+    * dropout, Mixout, R-Drop, L2-SP, EWC and no method (None): 0.
 
     Raises ``ValueError`` for KL-Norm inside the encoder, which depends on how many normalisations that has, and
     ``TypeError`` for a method that it does not know.

@@ -1,0 +1,139 @@
+r"""EWC: a pull to the pretrained weights, the stronger the more pretraining holds on to a weight.
+
+Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks" (arXiv 1612.00796), with the
+pretraining as the first task. With F the diagonal Fisher information of the pretraining loss at :math:`\theta_0`,
+
+.. math:: \frac{\lambda}{2}\sum_j \bar F_j\,(\theta_j - \theta_{0,j})^2, \qquad
+   \bar F_j = \frac{F_j}{\tfrac1n\sum_{k=1}^n F_k}.
+
+The paper weighs with F as it is. Divided by its mean over the n parameters that are pulled, a constant F is L2-SP of
+:math:`\alpha = \lambda`, so that both have one scale and differ in nothing but where the pull is spent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from klnorm_lib.methods.anchor import Anchor, Named, hang, pretrained_parameters
+from klnorm_lib.methods.contract import Method
+from klnorm_lib.methods.penalty import check_strengths
+from klnorm_lib.methods.walk import unwrap
+
+
+@dataclass(frozen=True)
+class EWC(Method):
+    """Add strength/2 times the Fisher-weighted squared distance of the encoder from its weights at ``apply``.
+
+    ``strength``: lambda, on the scale of ``L2SP(alpha)``. ``fisher``: name of an encoder whose full Fisher tensors ship
+    with the library, or a safetensors file of ``klnorm fisher``; None: those of the model's own encoder. Pulled are the
+    parameters that ``L2SP`` pulls: the trainable ones of the encoder, its pooler left out, which the loss of a language
+    model does not depend on. Head and pooler are not penalised. What else the Fisher names is not used.
+
+    The start (in the parameters' dtype) and the normalised Fisher (in float32) are kept as buffers, twice the memory of
+    the encoder's weights, and are not saved: a model that ``load`` gives predicts, and raises ``RuntimeError`` in
+    training, telling how to go on.
+
+    Raises ``ValueError`` for a strength that is negative or not finite, ``TypeError`` for one that is not a number, or
+    a fisher that is no name or path. Applying it raises ``FileNotFoundError`` when there is no such Fisher, and
+    ``ValueError`` when that of the model's own encoder was made from other weights, when it lacks a parameter or has
+    it in another shape, when it is zero everywhere, and when nothing of the encoder trains, as under LoRA.
+    """
+
+    strength: float = 0.01
+    fisher: str | None = None
+
+    name = "ewc"
+    properties = frozenset({"identity_at_init", "batch_invariant", "deterministic"})
+
+    def __post_init__(self) -> None:
+        check_strengths(self, "strength")
+        if self.fisher is not None:
+            if not isinstance(self.fisher, (str, PathLike)):
+                raise TypeError(
+                    f"fisher must be a name or a path, got {type(self.fisher).__name__}; write tensors down with "
+                    "klnorm_lib.probes.fisher.table.save_fisher and name the file"
+                )
+            object.__setattr__(self, "fisher", str(self.fisher))
+
+    def resolved(self, model: nn.Module) -> Method:
+        """The method with the name of the model's own encoder where no Fisher is named."""
+        if self.fisher is not None:
+            return self
+        name, _ = _origin(model)
+        if not name:
+            raise ValueError(
+                "the model does not say which weights it was made from, so no Fisher information can be looked up; "
+                "make it with `klnorm fisher --model FOLDER --text CORPUS` and apply EWC(fisher=FILE)"
+            )
+        return dataclasses.replace(self, fisher=name)
+
+    def attach(self, model: nn.Module) -> list[str]:
+        """Remember the encoder's weights and pull towards them in training, by the Fisher information of each."""
+        from klnorm_lib.probes.fisher.table import load_fisher
+
+        found = pretrained_parameters(model, "frozen weights are the pretrained ones already, leave EWC out")
+        source = self.resolved(model).fisher
+        fisher, provenance = load_fisher(source)
+        _check_origin(model, source, provenance)
+        weights = normalised(found, fisher, model.base_model_prefix, source)
+        parameters = [each.parameter for each in found]
+        hang(model, self.name, Anchor("EWC", self.strength, parameters, weights))
+        count = sum(parameter.numel() for parameter in parameters)
+        return [f"strength = {self.strength:g} on {count:,} parameters of the encoder, by the Fisher of {source}"]
+
+    def attach_saved(self, model: nn.Module) -> list[str]:
+        """Mark ``model`` as one whose start is not known; no Fisher is looked up."""
+        hang(model, self.name, Anchor("EWC", self.strength))
+        return ["the pretrained weights are not in the saved model: it predicts, and raises in training"]
+
+
+def normalised(
+    found: Sequence[Named], fisher: Mapping[str, Tensor], prefix: str, source: object = "the Fisher given"
+) -> list[Tensor]:
+    r"""The Fisher of each of ``found``, divided by the mean over all their elements: :math:`\bar F`, float32.
+
+    ``fisher``: under the encoder's own names, or with ``prefix.`` before them. Raises ``ValueError`` naming ``source``
+    and the parameters that it lacks or has in another shape, or when the mean is zero or not finite.
+    """
+    tensors = [fisher.get(each.name, fisher.get(f"{prefix}.{each.name}")) for each in found]
+    lacking = [each.name for each, tensor in zip(found, tensors, strict=True) if tensor is None]
+    if lacking:
+        raise ValueError(
+            f"{source} has no Fisher information of {', '.join(lacking[:4])}{' ...' if len(lacking) > 4 else ''}; was "
+            "it made from another encoder? Freeze what is not to be pulled (requires_grad_(False)) before apply()"
+        )
+    for each, tensor in zip(found, tensors, strict=True):
+        if tensor.shape != each.parameter.shape:
+            raise ValueError(
+                f"{source} has {each.name} in the shape {tuple(tensor.shape)}, the model in "
+                f"{tuple(each.parameter.shape)}: it was made from another encoder"
+            )
+    mean = sum(t.double().sum().item() for t in tensors) / sum(t.numel() for t in tensors)
+    if not 0.0 < mean < float("inf"):
+        raise ValueError(f"the Fisher information of {source} has the mean {mean}, by which nothing can be weighed")
+    return [(t.double() / mean).to(torch.float32) for t in tensors]
+
+
+def _origin(model: nn.Module) -> tuple[str | None, str | None]:
+    """Name and sha256 of the weights that the model was loaded from, as far as it says."""
+    source = getattr(unwrap(model), "klnorm_source", None)
+    if source is not None:
+        return source.name, source.sha256
+    return getattr(unwrap(model).config, "_name_or_path", None) or None, None
+
+
+def _check_origin(model: nn.Module, source: str, provenance: Mapping[str, Any]) -> None:
+    name, sha256 = _origin(model)
+    made_of = provenance.get("sha256")
+    if source == name and sha256 and made_of and sha256 != made_of:
+        raise ValueError(
+            f"the Fisher information of {source} was made from other weights (sha256 {made_of[:12]}) than this model's "
+            f"({sha256[:12]}); make it of these with `klnorm fisher --model {source} --text CORPUS` and name the file"
+        )
