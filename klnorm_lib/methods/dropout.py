@@ -56,6 +56,7 @@ class Dropout(Method):
     name: ClassVar[str] = "dropout"
     version: ClassVar[int] = 1
     properties: ClassVar[frozenset[str]] = frozenset({"identity_at_init"})
+    noise: ClassVar[str] = "bernoulli"
 
     p: float | None = DEFAULT_P
     rates: Mapping[str, float] | None = field(default=None)
@@ -88,13 +89,14 @@ class Dropout(Method):
         before = {rate: rate.get() for name in wanted for rate in sites[name].rates}
         lines = [f"{name}: {sites[name].get():g} -> {p:g}" for name, p in wanted.items()]
         undo = model.__dict__.get("_klnorm_undo")
+        _refuse_taken(sites, wanted, undo or [])
         if undo is not None:  # inside apply(): a method that fails after this one takes the rates back as well
             undo += [(rate.module, rate.attribute, old) for rate, old in before.items()]
         try:
             for name, p in wanted.items():
                 sites[name].set(p)
             if not any(parameter.is_meta for parameter in encoder_of(model).parameters()):
-                _check(model, wanted)
+                _check(model, wanted, self.noise)
         except Exception:
             for rate, old in before.items():
                 rate.set(old)
@@ -110,12 +112,27 @@ class Dropout(Method):
         return {name: self.rates[name] for name in sites if name in self.rates}
 
 
-def _check(model: nn.Module, wanted: Mapping[str, float]) -> None:
-    wrong = [
-        f"{reading.site}: {reading.p:g} runs in {reading.where}, {wanted[reading.site]:g} was set"
-        for reading in measured.readings(model)
-        if reading.site in wanted and not math.isclose(reading.p, wanted[reading.site], abs_tol=1e-9)
-    ]
+def _refuse_taken(sites: Mapping[str, Site], wanted: Mapping[str, float], undo: list[tuple]) -> None:
+    """Raise ``ValueError`` when a method before this one, in the same ``apply``, set a rate of these sites."""
+    done = {(id(step[0]), step[1]) for step in undo if len(step) == 3}
+    taken = [name for name in wanted if any((id(r.module), r.attribute) in done for r in sites[name].rates)]
+    if taken:
+        raise ValueError(
+            f"two methods set the dropout rate of {', '.join(taken[:6])}{' ...' if len(taken) > 6 else ''}; "
+            "give one method all the rates, or name different sites"
+        )
+
+
+def _check(model: nn.Module, wanted: Mapping[str, float], noise: str) -> None:
+    wrong = []
+    for reading in measured.readings(model):
+        if reading.site not in wanted:
+            continue
+        p = wanted[reading.site]
+        if not math.isclose(reading.p, p, abs_tol=1e-9):
+            wrong.append(f"{reading.site}: {reading.p:g} runs in {reading.where}, {p:g} was set")
+        elif p > 0 and reading.seen.noise != noise:
+            wrong.append(f"{reading.site}: the noise in {reading.where} is {reading.seen.noise}, not {noise}")
     if wrong:
         raise RuntimeError(
             f"dropout did not take at {len(wrong)} place(s): {'; '.join(wrong[:6])}. The model's code reads its rate "

@@ -1,40 +1,36 @@
-"""Which dropout rate really runs at every site: intercepted in a forward pass, and checked by counting zeros.
+"""Which dropout rate really runs at every site: intercepted in a forward pass, and checked by what it did.
 
 Reading a rate off a module trusts that the code uses it; attention may run with a copy frozen at construction.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
-from scipy.stats import binom
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from klnorm_lib.methods.sites import Site, dropout_sites, encoder_of
 from klnorm_lib.methods.walk import places
 from klnorm_lib.probes.inputs import dummy_inputs
+from klnorm_lib.probes.operations import WATCHED, Seen
 from klnorm_lib.probes.untouched import training_mode
-
-# Two-sided probability below which a zero count contradicts its rate (6.5 standard errors): hundreds of operations
-# are checked a pass, and none of them may raise a false alarm.
-IMPLAUSIBLE = 1e-10
-ENOUGH = 256  # fewer elements than this say little about a rate
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One dropout operation as it ran: its site, whether it is the site's main one, its rate, and where."""
+    """One dropout operation as it ran: its site, whether it is the site's main one, its rate, where, what was seen.
+
+    ``seen``: the zeros that it made, or for Gaussian noise the moments of its factors; ``seen.noise`` names the kind.
+    """
 
     site: str
     main: bool
     p: float
     where: str
+    seen: Seen
 
 
 def effective_rates(model: nn.Module) -> dict[str, float]:
@@ -42,7 +38,8 @@ def effective_rates(model: nn.Module) -> dict[str, float]:
 
     One forward pass of the encoder alone (a head with batch statistics sees nothing), in training mode whatever the
     model's mode is, layer-drop and SpecAugment off. The rate is the one handed to the operation (dropout, scaled
-    dot-product attention, multi-head attention); the share of zeros it makes must agree within a binomial bound.
+    dot-product attention, multi-head attention); the share of zeros it makes must agree within a binomial bound, or,
+    if it is Gaussian, the mean and the variance of its factors.
     A site's rate is that of its main operation. The model and all generators are left as they were.
 
     Raises ``ValueError`` for an encoder without known sites; ``RuntimeError``, naming the place, when a site was not
@@ -107,14 +104,14 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         # In here the mode is off, so that an operation that calls another one is counted once.
-        counter = _COUNTERS.get(func)
-        if counter is None:
+        look = WATCHED.get(func)
+        if look is None:
             return func(*args, **kwargs)
-        p, zeros, trials, result = counter(func, args, kwargs)
-        self._record(p, zeros, trials)
+        p, seen, result = look(func, args, kwargs)
+        self._record(p, seen)
         return result
 
-    def _record(self, p: float, zeros: int, trials: int) -> None:
+    def _record(self, p: float, seen: Seen) -> None:
         innermost = self._running[-1]
         if innermost not in self._own:
             return
@@ -127,71 +124,9 @@ class _Recorder(TorchFunctionMode):
                     f"dropout of rate {p:g} runs in {where}, which is no known site; set it to 0 in the model's config"
                 )
             return
-        if not _plausible(zeros, trials, p):
+        if not seen.plausible(p):
             raise RuntimeError(
-                f"{name}: {where} was called with dropout {p:g}, but {zeros} of {trials} elements were zeroed; "
+                f"{name}: {where} was called with dropout {p:g}, but {seen}; "
                 "the operation does not do what it was asked to"
             )
-        self.readings.append(Reading(name, main, p, where))
-
-
-def _plausible(zeros: int, trials: int, p: float) -> bool:
-    if p in (0.0, 1.0):
-        return zeros == round(p * trials)
-    tail = min(binom.cdf(zeros, trials, p), binom.sf(zeros - 1, trials, p))
-    return bool(2 * tail > IMPLAUSIBLE)
-
-
-def _count(before: Tensor, after: Tensor) -> tuple[int, int]:
-    """How many of the elements that were not zero are zero afterwards, and how many those were."""
-    alive = before.ne(0) & before.isfinite()
-    return int((after.eq(0) & alive).sum()), int(alive.sum())
-
-
-def _in_dropout(func: Callable, args: tuple, kwargs: dict) -> tuple[float, int, int, Tensor]:
-    given = inspect.signature(F.dropout).bind(
-        *args, **{"training" if k == "train" else k: v for k, v in kwargs.items()}
-    )
-    given.apply_defaults()
-    x, p, training = given.arguments["input"], given.arguments["p"], given.arguments["training"]
-    before = x.clone()  # the operation may work in place
-    result = func(*args, **kwargs)
-    zeros, trials = _count(before, result)
-    if trials < min(ENOUGH, x.numel()):  # e.g. behind a rate of 1: too little is left to count on
-        ones = torch.ones(max(ENOUGH, x.numel()), dtype=x.dtype, device=x.device)
-        zeros, trials = _count(ones, F.dropout(ones, p, training))
-    return (float(p) if training else 0.0), zeros, trials, result
-
-
-def _sdpa(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
-    """Signature of ``F.scaled_dot_product_attention``, which as a builtin has none to inspect."""
-
-
-def _in_sdpa(func: Callable, args: tuple, kwargs: dict) -> tuple[float, int, int, Tensor]:
-    result = func(*args, **kwargs)
-    given = inspect.signature(_sdpa).bind(*args, **kwargs).arguments
-    key = given["key"]
-    # With the identity for values the output is the (dropped) attention weights themselves.
-    identity = torch.eye(key.shape[-2], dtype=key.dtype, device=key.device).expand(*key.shape[:-1], key.shape[-2])
-    kept = func(**given | {"value": identity, "dropout_p": 0.0})
-    dropped = func(**given | {"value": identity})
-    return float(given.get("dropout_p", 0.0)), *_count(kept, dropped), result
-
-
-def _in_multi_head(func: Callable, args: tuple, kwargs: dict) -> tuple[float, int, int, tuple]:
-    result = func(*args, **kwargs)
-    given = inspect.signature(F.multi_head_attention_forward).bind(*args, **kwargs)
-    given.apply_defaults()
-    shown = given.arguments | {"need_weights": True, "average_attn_weights": False}
-    _, kept = func(**shown | {"training": False})
-    _, dropped = func(**shown)
-    p = given.arguments["dropout_p"] if given.arguments["training"] else 0.0
-    return float(p), *_count(kept, dropped), result
-
-
-_COUNTERS = {
-    F.dropout: _in_dropout,
-    torch.dropout: _in_dropout,
-    F.scaled_dot_product_attention: _in_sdpa,
-    F.multi_head_attention_forward: _in_multi_head,
-}
+        self.readings.append(Reading(name, main, p, where, seen))

@@ -13,7 +13,7 @@ from transformers.models.bert.modeling_bert import BertSelfAttention
 from klnorm_lib import KLNorm, apply, effective_rates
 from klnorm_lib.methods.sites import dropout_sites, encoder_of
 from klnorm_lib.probes.inputs import dummy_inputs
-from klnorm_lib.probes.rates import _plausible
+from klnorm_lib.probes.operations import _plausible
 from tests import zoo
 from tests.methods.test_sites import EXPECTED, lora
 

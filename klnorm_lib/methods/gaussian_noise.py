@@ -1,0 +1,107 @@
+r"""Gaussian multiplicative noise, and the places of a transformer where it takes the place of dropout.
+
+A dropout site multiplies by noise of mean 1 and variance :math:`p/(1-p)`. Here the noise is Gaussian with these very
+moments. Two kinds of place are known: a dropout module that is called, and attention whose weights never leave the
+attention function (transformers' ``attention_interface``), for which a function of our own is registered.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+ATTENTION = "klnorm_gaussian"
+_UNDERSTOOD = ("eager", "sdpa")  # whose masks `gaussian_attention` can read
+
+
+def gaussian_dropout(x: Tensor, p: float) -> Tensor:
+    r""":math:`x\,(1 + \sqrt{p/(1-p)}\,\epsilon)`, :math:`\epsilon \sim N(0, 1)` anew for every element.
+
+    Any shape, 0 <= p < 1. Draws from torch's global generator. Mean x, variance :math:`x^2\,p/(1-p)`.
+    """
+    if has_torch_function_unary(x):  # so that probes can see the operation
+        return handle_torch_function(gaussian_dropout, (x,), x, p)
+    return torch.addcmul(x, x, torch.randn_like(x), value=math.sqrt(p / (1 - p))) if p else x
+
+
+@functools.cache
+def noisy(base: type[nn.Module]) -> type[nn.Module]:
+    """The class of a dropout module whose noise is Gaussian; its rate stays where ``base`` keeps it."""
+
+    class Gaussian(base):
+        def forward(self, x: Tensor) -> Tensor:
+            return gaussian_dropout(x, self.p if hasattr(self, "p") else self.drop_prob) if self.training else x
+
+        def __reduce_ex__(self, protocol):
+            return _rebuild, (base,), self.__dict__
+
+    Gaussian.__name__ = Gaussian.__qualname__ = f"Gaussian{base.__name__}"
+    return Gaussian
+
+
+def _rebuild(base: type[nn.Module]) -> nn.Module:
+    cls = noisy(base)
+    return cls.__new__(cls)
+
+
+class GaussianConfig:
+    """The config of an attention module, as it is, but for the attention function that it names."""
+
+    _attn_implementation = ATTENTION
+
+    def __init__(self, config: Any) -> None:
+        self.own = config
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "own":  # copying and pickling ask before there is a config
+            raise AttributeError(name)
+        return getattr(self.own, name)
+
+
+def gaussian_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):
+    """Attention with Gaussian noise on its weights; without dropout (in evaluation) the model's own function.
+
+    Shapes: query (B, H, T, d), key and value (B, H, S, d) -> (B, T, H, d) and the weights (B, H, T, S).
+    """
+    if dropout == 0.0:
+        own = _own_function(module)
+        return own(module, query, key, value, attention_mask, scaling=scaling, dropout=0.0, **kwargs)
+    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if attention_mask is not None:
+        keep = attention_mask.dtype == torch.bool
+        scores = scores.masked_fill(~attention_mask, -math.inf) if keep else scores + attention_mask
+    weights = gaussian_dropout(scores.softmax(-1), dropout)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+def _own_function(module: nn.Module):
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    eager = sys.modules[type(module).__module__].eager_attention_forward
+    return ALL_ATTENTION_FUNCTIONS.get_interface(module.config.own._attn_implementation, eager)
+
+
+def redirected(module: nn.Module) -> GaussianConfig | None:
+    """The config with which ``module`` calls :func:`gaussian_attention`; None if it is no module that could.
+
+    Raises ``ValueError`` for an attention implementation whose masks are not understood.
+    """
+    from transformers import AttentionInterface
+
+    if not hasattr(sys.modules[type(module).__module__], "eager_attention_forward") or not hasattr(module, "config"):
+        return None
+    if isinstance(module.config, GaussianConfig):
+        return module.config
+    if module.config._attn_implementation not in _UNDERSTOOD:
+        raise ValueError(
+            f"attn_implementation={module.config._attn_implementation!r} hides its weights from Gaussian dropout; "
+            f"load the model with one of {', '.join(_UNDERSTOOD)}"
+        )
+    AttentionInterface.register(ATTENTION, gaussian_attention)
+    return GaussianConfig(module.config)
