@@ -9,7 +9,8 @@ __version__ = "0.1.0"
 _HOME = {
     "klnorm_lib.methods": (
         "apply", "auxiliary_loss", "load", "Report", "Method", "KLNorm", "VIB", "NormHead", "MLPHead", "Dropout",
-        "GuidedDropout", "Mixout", "RDrop", "L2SP", "EWC",
+        "GuidedDropout", "GaussianDropout", "Mixout", "RDrop", "L2SP", "EWC",
+        "ChildTuning",
     ),
     "klnorm_lib.probes": ("effective_rates",),
 }  # fmt: skip

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 
+from klnorm_lib.methods.child_tuning import ChildTuning
 from klnorm_lib.methods.contract import Method, Report, apply, auxiliary_loss
 from klnorm_lib.methods.dropout import Dropout
 from klnorm_lib.methods.ewc import EWC
+from klnorm_lib.methods.gaussian_dropout import GaussianDropout
 from klnorm_lib.methods.guided_dropout import GuidedDropout
 from klnorm_lib.methods.klnorm import KLNorm
 from klnorm_lib.methods.l2_sp import L2SP
@@ -28,18 +30,21 @@ REGISTRY: dict[str, type[Method]] = {
         MLPHead,
         Dropout,
         GuidedDropout,
+        GaussianDropout,
         Mixout,
         RDrop,
         L2SP,
         EWC,
+        ChildTuning,
     )
 }
 PLAIN = "plain"
 
 __all__ = [
+    "ChildTuning",
     "Dropout",
     "EWC",
-   
+    "GaussianDropout",
     "GuidedDropout",
     "KLNorm",
     "L2SP",
