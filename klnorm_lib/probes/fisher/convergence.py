@@ -1,7 +1,7 @@
 """How many sequences until the ranking of dropout sites stands still: rank correlations between disjoint samples.
 
-``python -m klnorm_lib.probes.fisher.convergence FOLDER...`` reads what ``klnorm fisher`` left in its folders and writes
-the record that ships, ``klnorm_lib/studies/fisher_convergence.json``.
+The record that ships, ``klnorm_lib/studies/fisher_convergence.json``, holds the sums of every block of sequences; it is
+written by ``python -m klnorm_lib.probes.fisher.package``.
 """
 
 from __future__ import annotations
@@ -138,9 +138,3 @@ def packaged(model: str | None = None, labels: str = "true") -> list[dict[str, A
     runs = json.loads(RECORD.read_text("utf-8"))["runs"]
     wanted = [r for r in runs if (r["provenance"]["model"], r["provenance"]["labels"]) == (model, labels)]
     return runs if model is None else wanted
-
-
-if __name__ == "__main__":
-    import sys
-
-    RECORD.write_text(json.dumps(record(sys.argv[1:])) + "\n", "utf-8")
