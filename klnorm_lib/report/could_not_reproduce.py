@@ -4,54 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 import pandas as pd
 
-from klnorm_lib.report import counts, forest, pilot
+from klnorm_lib.report import counts, forest, guided, pilot
 from klnorm_lib.report.cells import by_study
+from klnorm_lib.report.claims import CLAIMS, NOTHING, SHARED, Asked, Studies, answer, compared, comparisons
 from klnorm_lib.report.tables import packaged, to_markdown
 from klnorm_lib.study import Record, grid
-from klnorm_lib.study.stats import Comparison, compare, with_holm
+from klnorm_lib.study.stats import Comparison, interaction, with_holm
 
-Studies = Mapping[str, Sequence[Record]]
-KLNORM = ("klnorm_a", "klnorm_b", "klnorm_c")
-SHARED = "plain_shared"  # the plain model at the rate that most other arms chose
-NOTHING = "*Not measured yet.*"
-BY = ("task", "size", "encoder", "steps")
 DEFAULT, OTHERS = "beta_1e-3", ("plain", "layernorm", "vib")  # of the ablation
-OOD = "ood"  # stands for the primary metric on every out-of-domain set
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A family of comparisons that answers one claim: every arm minus every baseline, in some parts of a study."""
-
-    study: str
-    arms: tuple[str, ...]
-    baselines: tuple[str, ...]
-    metrics: tuple[str | None, ...] = (None,)
-    parts: tuple[str, ...] | None = None
-
-
-CLAIMS = {
-    "expressiveness": Asked("text", ("klnorm_beta0",), ("layernorm", "batchnorm", "rmsnorm")),
-    "overfitting": Asked("text", KLNORM, (SHARED,), ("gap", "ece")),
-    "calibration": Asked("text", ("klnorm_b",), ("klnorm_beta0", "layernorm"), ("gap", "ece")),
-    "text": Asked("text", KLNORM, ("plain",)),
-    "shared": Asked("text", KLNORM, (SHARED,)),
-    "norms": Asked("text", ("klnorm_b",), ("layernorm", "batchnorm", "rmsnorm")),
-    "regularisers": Asked("text", ("klnorm_b",), ("dropout", "mixout", "weight_decay", "vib")),
-    "price": Asked("text", ("klnorm_b",), ("klnorm_beta0",)),
-    "speech": Asked("speech", ("klnorm_b_shared",), (SHARED, "layernorm_shared", "klnorm_beta0_shared", "vib_shared")),
-    "speech_tuned": Asked("speech", ("klnorm_b",), ("plain", "layernorm", "klnorm_beta0", "vib", "dropout")),
-    "ood": Asked("ood", ("klnorm_b",), ("plain", SHARED, "layernorm", "klnorm_beta0"), (OOD,)),
-    "shortcut": Asked("shortcut", KLNORM, ("plain",), (OOD,), ("headline", "inference")),
-    "vib": Asked("text", ("vib",), ("plain", "vib_beta0")),
-    "vib_ood": Asked("ood", ("vib",), ("plain",), (OOD,)),
-}
+CONSTANTS = re.compile(r"<!-- constants: .*? -->\n*", re.S)  # for the check of typed numbers, not for readers
 
 
 def page(studies: Studies | None = None) -> str:
@@ -60,49 +26,9 @@ def page(studies: Studies | None = None) -> str:
     parts = {name: _claim(held, asked) for name, asked in CLAIMS.items()}
     parts |= {"runs": _runs(held), "chance": _chance(held), "full": _full(), "ablation": _ablation(held)}
     parts |= {"verdicts": _verdicts(held), "cost": _cost(), "unlucky": _unlucky(held)}
-    prose = Path(__file__).with_suffix(".md").read_text("utf-8")
+    parts |= {"guided_verdicts": _guided_verdicts(held), "together": _together(held), "guided_rates": _rates(held)}
+    prose = CONSTANTS.sub("", Path(__file__).with_suffix(".md").read_text("utf-8"))
     return re.sub(r"<!-- ([\w-]+) -->", lambda mark: parts[mark[1]], prose)
-
-
-def comparisons(studies: Studies, asked: Asked) -> list[Comparison]:
-    """The comparisons of a family that the records hold, with Holm's correction over all of them."""
-    records = [r for r in studies.get(asked.study, ()) if r.study and r.study["stage"] == "final"]
-    if asked.parts:
-        records = [r for r in records if r.study["part"] in asked.parts]
-    found = []
-    for metric in asked.metrics:
-        names = sorted({f"ood/{name}" for r in records for name in r.ood}) if metric == OOD else [metric]
-        for name in names:
-            held = [r for r in records if metric != OOD or name.removeprefix("ood/") in r.ood]
-            found += [c for arm in asked.arms for base in asked.baselines for c in _compare(held, arm, base, name)]
-    return with_holm(found) if found else []
-
-
-def _compare(records: Sequence[Record], arm: str, baseline: str, metric: str | None) -> list[Comparison]:
-    try:
-        return [c for c in compare(records, arm, baseline, metric=metric, by=BY) if c.k > 1]
-    except LookupError:  # no place has both
-        return []
-
-
-def answer(found: Sequence[Comparison]) -> str:
-    """What a family of comparisons says of the claim that the arm is better, after Holm's correction, in a sentence."""
-    if not found:
-        return NOTHING
-    clear = [c for c in found if c.p_holm < 1 - c.level]
-    better, worse = (sum(c.verdict == verdict for c in clear) for verdict in ("better", "worse"))
-    equivalent = sum(c.verdict == "equivalent" for c in found)
-    if better == len(found):
-        said = "Shown in every cell"
-    elif better and worse:
-        said = f"Mixed: better in {better} of {len(found)} cells, worse in {worse}"
-    elif better:
-        said = f"Shown in {better} of {len(found)} cells"
-    elif worse:
-        said = f"Not shown; the opposite in {worse} of {len(found)} cells"
-    else:
-        said = f"Not shown in any of {len(found)} cells, nor the opposite"
-    return said + (f"; equivalent in {equivalent}" if equivalent else "")
 
 
 def _claim(studies: Studies, asked: Asked) -> str:
@@ -158,6 +84,47 @@ def _verdicts(studies: Studies) -> str:
     return to_markdown(pd.DataFrame(rows, columns=["", "question", "runs", "answer", "lowest and highest, points"]))
 
 
+def _guided_verdicts(studies: Studies) -> str:
+    """The five contrasts that decide on guided dropout, corrected together, and the published comparison above them."""
+    published = comparisons(studies, CLAIMS["guided"])
+    rows = [["As published: guided against plain with a dropout of .1", answer(published), _outermost(published)]]
+    records = _deciding(studies)
+    held = {(c.arm, c.baseline) for name in guided.DECISIVE for c in compared(records, *name, None)}
+    found = guided.contrasts(records, [pair for pair in guided.DECISIVE if pair in held]) if held else []
+    names = forest.labels(records)
+    for (arm, base), question in guided.DECISIVE.items():
+        of = [c for c in found if (c.arm, c.baseline) == (arm, base)]
+        who = f"{names.get(arm, arm)} minus {names.get(base, base)}"
+        rows.append([f"{question} ({who})", answer(of), _outermost(of)])
+    return to_markdown(pd.DataFrame(rows, columns=["question", "answer", "lowest and highest, points"]))
+
+
+def _deciding(studies: Studies) -> list[Record]:
+    return [r for r in studies.get("guided", ()) if r.study and r.study["part"] in guided.DECIDING]
+
+
+def _together(studies: Studies) -> str:
+    """Whether KL-Norm and guided dropout add up: the interaction in every place, in words."""
+    records = _deciding(studies)
+    try:
+        found = interaction(records, "klnorm_guided", "klnorm", "guided", "uniform_10")
+    except LookupError:
+        return NOTHING
+    told = [f"{place} {forest.told(c)}, {c.verdict}" for c, place in zip(found, forest.places(found), strict=True)]
+    return f"Together minus the sum of their effects, in points ({forest.behind(found)}): {'; '.join(told)}."
+
+
+def _rates(studies: Studies) -> str:
+    """Mean rate over the sites of each arm that sets rates, from its records."""
+    records = _deciding(studies)
+    if not records:
+        return NOTHING
+    table = guided.rates(records)
+    shown = table[["encoder", "label", "sites", "mean", "low", "high"]]
+    names = {"label": "arm", "mean": "mean rate", "low": "lowest", "high": "highest"}
+    return to_markdown(shown.assign(encoder=shown["encoder"].str.split("/").str[-1]).rename(columns=names))
+
+
 def _number(studies: Studies, study: str) -> str:
     return f"{len({r.hash for r in studies.get(study, ())}):,}"
 
@@ -187,7 +154,7 @@ def _unlucky(studies: Studies) -> str:
 def _against_default(studies: Studies) -> list[Comparison]:
     records = studies.get("ablation", ())
     arms = [arm for arm in dict.fromkeys(r.study["arm"] for r in records) if not arm.startswith(OTHERS)]
-    found = [c for arm in arms if arm != DEFAULT for c in _compare(records, arm, DEFAULT, None)]
+    found = [c for arm in arms if arm != DEFAULT for c in compared(records, arm, DEFAULT, None)]
     return with_holm(found) if found else []
 
 

@@ -80,6 +80,7 @@ def test_the_page_has_no_mark_left_and_quotes_its_intervals():
     for c in page.comparisons({"text": records}, page.CLAIMS["text"]):
         assert f"{forest.told(c)} {c.verdict}" in text
     assert "klnorm study text --part full" in text
+    assert "constants:" not in text
 
 
 def test_an_unlucky_baseline_is_told():
@@ -106,3 +107,37 @@ def test_the_outermost_differences_are_the_lowest_and_the_highest():
     found = [c for arm in ("up", "down", "same") for c in stats.compare(LEVELS, arm, "plain")]
     assert page._outermost(found) == f"{forest.told(found[1])} and {forest.told(found[0])}"
     assert page._outermost([]) == "–"
+
+
+def of_dropout():
+    arms = {"uniform_10": 0.5, "uniform_05": 0.6, "guided": 0.6, "guided_random": 0.6, "guided_reverse": 0.55}
+    arms |= {"guided_site_type": 0.6, "klnorm": 0.55, "klnorm_guided": 0.8}
+    records = made(arms, ("trec", "sst2"))
+    for one in records:
+        rate = 0.1 if one.study["arm"] in ("uniform_10", "klnorm") else 0.05
+        lines = [] if rate == 0.1 else [f"dropout: embeddings: 0.1 -> {rate}"]
+        one.method = {"name": "x", "changed": lines}
+    return records
+
+
+def test_the_contrasts_on_guided_dropout_are_corrected_together():
+    records = of_dropout()
+    found = page.guided.contrasts(records)
+    table = page._guided_verdicts({"guided": records})
+    published = page.comparisons({"guided": records}, page.CLAIMS["guided"])
+    assert f"| As published: guided against plain with a dropout of .1 | {page.answer(published)} |" in table
+    for (arm, base), question in page.guided.DECISIVE.items():
+        of = [c for c in found if (c.arm, c.baseline) == (arm, base)]
+        assert len(of) == 2
+        assert f"| {question} ({arm} minus {base}) | {page.answer(of)} | {page._outermost(of)} |" in table
+    assert page._guided_verdicts({}).count(page.NOTHING) == 6
+    assert "| e | guided | 1 | 0.050 | 0.050 | 0.050 |" in page._rates({"guided": records})
+    assert page._rates({}) == page.NOTHING
+
+
+def test_whether_two_methods_add_up_is_told_for_every_place():
+    records = of_dropout()
+    told = page._together({"guided": records})
+    for c in stats.interaction(records, "klnorm_guided", "klnorm", "guided", "uniform_10"):
+        assert f"{c.task} {forest.told(c)}, better" in told
+    assert page._together({}) == page.NOTHING

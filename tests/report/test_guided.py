@@ -22,7 +22,7 @@ def test_rates_are_those_that_the_records_tell():
     rank = (0.0, 0.1, 0.025, 0.075, 0.05)
     records = [run("uniform_10", d) for d in range(3)]
     records += [run("guided", d, rates=rank) for d in range(3)]
-    records += [run("guided_random", d, rates=np.roll(rank, d), prefix="guided_dropout: ") for d in range(3)]
+    records += [run("guided_random", d, rates=tuple(np.roll(rank, d)), prefix="guided_dropout: ") for d in range(3)]
     records += [run("both", d, rates=[0.02 * (d + 1)] * 5, prefix="") for d in range(3)]
     table = guided.rates(records).set_index("arm")
     assert table.loc["uniform_10", ["sites", "draws", "mean", "low", "high"]].tolist() == pytest.approx(
