@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from klnorm_lib.methods.child_tuning import ChildTuning
 from klnorm_lib.methods.contract import Method
 from klnorm_lib.methods.dropout import Dropout
 from klnorm_lib.methods.ewc import EWC
@@ -13,7 +14,7 @@ from klnorm_lib.methods.norm_head import NormHead
 from klnorm_lib.methods.r_drop import RDrop
 from klnorm_lib.methods.vib import VIB
 
-NOTHING = (Dropout, Mixout, RDrop, L2SP, EWC)  # added to the parameters
+NOTHING = (Dropout, Mixout, RDrop, L2SP, EWC, ChildTuning)  # added to the parameters
 
 
 def added_parameters(method: Method | None, width: int, outputs: int = 2) -> int:
@@ -28,7 +29,7 @@ def added_parameters(method: Method | None, width: int, outputs: int = 2) -> int
       :math:`4rd + 2d`;
     * VIB: :math:`(d+1)i + (i+1)h + 2(h+1)K + 2K`, and its classifier reads K features in place of d:
       :math:`(K - d)C` more;
-    * dropout, Mixout, R-Drop, L2-SP, EWC and no method (None): 0.
+    * dropout, Mixout, R-Drop, L2-SP, EWC, Child-Tuning and no method (None): 0.
 
     Raises ``ValueError`` for KL-Norm inside the encoder, which depends on how many normalisations that has, and
     ``TypeError`` for a method that it does not know.

@@ -11,6 +11,7 @@ from transformers import BertForQuestionAnswering, Trainer, TrainerCallback, Tra
 from klnorm_lib import (
     L2SP,
     VIB,
+    ChildTuning,
     Dropout,
     KLNorm,
     Mixout,
@@ -49,8 +50,9 @@ METHODS = {
     "mixout": Mixout(p=0.5),
     "r_drop": RDrop(alpha=0.5),
     "l2_sp": L2SP(alpha=0.1, beta=0.1),
+    "child_tuning": ChildTuning(keep=0.3),
 }
-ADDS_NOTHING = ("dropout", "mixout", "r_drop", "l2_sp")  # no parameters
+ADDS_NOTHING = ("dropout", "mixout", "r_drop", "l2_sp", "child_tuning")  # no parameters
 
 
 MODELS = {
@@ -74,7 +76,7 @@ def stir(model, seed=1):
 
 def changed_model(method, name="bert", **config):
     model = zoo.build(name, **config)
-    report = apply(model, method)
+    report = apply(model, method.prepare(model, [zoo.batch(model, seed=7)]))
     return stir(model), report
 
 
@@ -357,8 +359,20 @@ class StopAt(TrainerCallback):
         Mixout(p=0.5),
         RDrop(alpha=0.5),
         L2SP(alpha=0.1, beta=0.1),
+        ChildTuning(keep=0.3),
     ],
-    ids=["B-linear", "C-cyclical", "B-batch", "B-internal", "vib", "dropout", "mixout", "r_drop", "l2_sp"],
+    ids=[
+        "B-linear",
+        "C-cyclical",
+        "B-batch",
+        "B-internal",
+        "vib",
+        "dropout",
+        "mixout",
+        "r_drop",
+        "l2_sp",
+        "child_tuning",
+    ],
 )
 def test_resume_is_exact(method, tmp_path):
     def build():
@@ -392,7 +406,7 @@ def test_label_smoothing_and_own_loss_function_are_refused(tmp_path):
         trainer.train()
 
 
-@pytest.mark.parametrize("key", ["klnorm-B-internal", "klnorm-C", "vib", "mixout", "r_drop", "l2_sp"])
+@pytest.mark.parametrize("key", ["klnorm-B-internal", "klnorm-C", "vib", "mixout", "r_drop", "l2_sp", "child_tuning"])
 def test_bf16_and_gradient_checkpointing(key, tmp_path):
     model, report = changed_model(METHODS[key])
     before = weights(model)
@@ -460,7 +474,7 @@ def test_schedules_count_optimiser_steps():
     assert seen == [0.0, 0.5, 1.0, 1.0, 0.0, 0.5]
 
 
-@pytest.mark.parametrize("key", ["klnorm-B", "klnorm-B-internal", "vib", "mixout", "r_drop", "l2_sp"])
+@pytest.mark.parametrize("key", ["klnorm-B", "klnorm-B-internal", "vib", "mixout", "r_drop", "l2_sp", "child_tuning"])
 def test_copy_and_pickle_after_training_steps(key):
     model, _ = changed_model(METHODS[key])
     model.train()

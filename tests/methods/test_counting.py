@@ -3,9 +3,11 @@
 import dataclasses
 
 import pytest
+import torch
 
-from klnorm_lib import L2SP, VIB, Dropout, KLNorm, Method, Mixout, MLPHead, NormHead, RDrop, apply
+from klnorm_lib import EWC, L2SP, VIB, ChildTuning, Dropout, KLNorm, Method, Mixout, MLPHead, NormHead, RDrop, apply
 from klnorm_lib.methods.counting import added_parameters, encoder_parameters
+from klnorm_lib.probes.fisher.table import save_fisher
 from tests import zoo
 
 METHODS = [
@@ -23,14 +25,26 @@ METHODS = [
     Mixout(),
     RDrop(),
     L2SP(),
+    EWC(),
+    ChildTuning(),
 ]
+
+
+def ready(method, model, folder):
+    """The method as apply takes it: with rows seen, and with a Fisher to be found."""
+    if method is None:
+        return []
+    if isinstance(method, EWC):
+        fisher = {n: torch.ones_like(p) for n, p in model.base_model.named_parameters()}
+        return [EWC(fisher=save_fisher(folder / "fisher.safetensors", fisher, {}))]
+    return [method.prepare(model, [zoo.batch(model)])]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
 @pytest.mark.parametrize(("width", "outputs"), [(40, 2), (56, 5)])
-def test_counted_is_added(method, width, outputs):
+def test_counted_is_added(method, width, outputs, tmp_path):
     model = zoo.build("bert", hidden_size=width, num_labels=outputs)
-    report = apply(model, *([] if method is None else [method]))
+    report = apply(model, *ready(method, model, tmp_path))
     assert added_parameters(method, width, outputs) == report.added_parameters
 
 

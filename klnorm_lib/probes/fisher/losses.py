@@ -26,6 +26,7 @@ def kind_of(model: nn.Module) -> str:
         "seq2seq": auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
         "causal": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         "classification": auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        "classification of sound": auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
     }
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft
     for ancestor in type(inner).__mro__:
@@ -33,10 +34,10 @@ def kind_of(model: nn.Module) -> str:
         if "seq2seq" in kinds:  # some are listed as masked language models as well
             kinds = ["seq2seq"] if getattr(inner.config, "is_encoder_decoder", False) else kinds
         if kinds:
-            return kinds[0]
+            return kinds[0].split()[0]
     raise ValueError(
         f"no loss is known for {type(inner).__name__}; known are masked, causal and sequence-to-sequence language "
-        "models and sequence classifiers of transformers. Give loss=, a function (model, batch) -> (B,)"
+        "models and classifiers of sequences or sound of transformers. Give loss=, a function (model, batch) -> (B,)"
     )
 
 
