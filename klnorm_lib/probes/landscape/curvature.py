@@ -1,4 +1,4 @@
-"""The trace of the Hessian, by random probes (Hutchinson 1990), of all parameters or of sets of them."""
+"""The trace of the Hessian, by random probes (Hutchinson 1989), of all parameters or of sets of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def hessian_trace(
 
     .. math:: \sum_{j \in S} s_j^2 H_{jj} = E\Bigl[\sum_{j \in S} z_j\, (H z)_j\Bigr], \qquad z_j = \pm s_j
 
-    with independent fair signs (Hutchinson 1990; by entries, Bekas, Kokiopoulou and Saad 2007). One product serves all
+    with independent fair signs (Hutchinson 1989; by entries, Bekas, Kokiopoulou and Saad 2007). One product serves all
     sets, so their draws are paired. ``scale``: :math:`s_j` by parameter name, broadcast over the parameter; 1 if
     ``None``. With :func:`filter_scale` the result is the mean second derivative of filter-normalised sections; what
     ``scale`` leaves out is then not moved. ``sets=None``: one set, ``all``. The loss is differentiated twice, so it
