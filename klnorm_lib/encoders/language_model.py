@@ -98,9 +98,10 @@ def load_head(model: nn.Module, folder: Path) -> dict:
     other = {name: tuple(t.shape) for name, t in weights.items()}
     mine = {name: tuple(p.shape) for name, p in own.items()}
     if mine != other:
-        wrong = sorted(mine.items() ^ other.items())[0]
+        wrong = sorted({name for name, _ in mine.items() ^ other.items()})[0]
         raise ValueError(
-            f"the head in {folder} does not fit {type(model).__name__}: {wrong[0]} is or should be {wrong[1]}"
+            f"the head in {folder} does not fit {type(model).__name__}: {wrong} is {other.get(wrong, 'missing')}, and "
+            f"should be {mine.get(wrong, 'absent')}"
         )
     recipe = json.loads((Path(folder) / "training.json").read_text("utf-8"))
     trained_on, here = recipe["encoder"]["sha256"], model_sha(model)
