@@ -29,6 +29,22 @@ def diagonal_fisher(
     r"""The mean over sequences of the squared gradient of each sequence's loss, by parameter.
 
     .. math:: F_j = \frac{1}{n} \sum_{i=1}^{n} \left( \frac{\partial \ell_i}{\partial \theta_j} \right)^2
+
+    where :math:`\ell_i` is the loss of sequence i alone, in evaluation mode. Returns parameter name -> float32 tensor
+    on the CPU, of the parameter's shape, for the names of ``model.named_parameters()`` that require a gradient: frozen
+    parameters are left out, a parameter that modules share is there once. The model is left as it was.
+
+    ``batches``: dicts of tensors with one row a sequence; they are moved to the model's device. ``loss``: a function
+    (model, batch) -> (B,), each value dependent on its own sequence only. None for transformers' masked, causal and
+    sequence-to-sequence language models (mean cross-entropy over the sequence's labelled tokens, -100 where there is
+    no label) and sequence classifiers; a sequence without any label has no loss and is not counted, which a warning
+    says. ``method``: "hooks" takes one backward pass a batch and holds one sequence's gradient of one parameter at a
+    time; what it cannot separate by sequence goes to torch.func, and a warning names it. "func" maps torch.func.grad
+    over the sequences. "loop" is the reference: a backward pass for every sequence. ``progress``: a bar, in a terminal.
+
+    Raises ``ValueError`` for a loss that is not finite (saying for which sequence), that is not one number a sequence,
+    or that depends on the rest of the batch; without labelled sequences; and for a model that has no loss of its own.
+    Source: Kirkpatrick et al. (2017); per-sequence gradients from activations: Goodfellow (2015).
     """
     with FisherSum(model, loss, method) as fisher:
         for batch in _shown(batches, progress):
@@ -110,7 +126,7 @@ class FisherSum:
             warnings.warn(
                 f"{self.unlabelled} sequences have no labelled token, so no loss; they are not counted", stacklevel=3
             )
-        found = {name: (total / self.sequences).cpu() for name, total in self.sums.items()}
+        found = {name: (total / self.sequences).clamp_(min=0).cpu() for name, total in self.sums.items()}
         bad = [name for name, value in found.items() if not value.isfinite().all()]
         if bad:
             raise ValueError(f"squared gradients are not finite in: {', '.join(bad)}")

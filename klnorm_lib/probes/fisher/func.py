@@ -45,7 +45,7 @@ class Func:
             for begin in range(0, rows, self._chunk):
                 slopes, loss = slopes_of(values, {k: v[begin : begin + self._chunk] for k, v in tensors.items()})
                 for name, total in self.sums.items():
-                    total.add_(slopes.pop(f"model.{name}").float().square_().sum(0))
+                    total.add_(slopes.pop(f"model.{name}").float().square().sum(0))
                 losses.append(loss)
         return torch.cat(losses)
 

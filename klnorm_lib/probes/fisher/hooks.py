@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,10 +13,9 @@ from klnorm_lib.probes.fisher.batches import one_row, take
 from klnorm_lib.probes.fisher.func import Func
 from klnorm_lib.probes.fisher.loop import Loop
 from klnorm_lib.probes.fisher.losses import Loss
-from klnorm_lib.probes.fisher.selection import Selection, output_layer
 from klnorm_lib.probes.fisher.taps import Taps
+from klnorm_lib.probes.fisher.trial import Plan, hooked_pass, plan_for, tolerance
 
-LANGUAGE_MODELS = ("masked", "causal", "seq2seq")
 TRIED = 2  # sequences that are compared with the loop before the first batch
 
 
@@ -32,139 +31,94 @@ class Hooks:
         self, model: nn.Module, loss: Loss, parameters: Mapping[str, nn.Parameter], kind: str | None = None
     ) -> None:
         self.model, self.loss, self.kind, self.parameters = model, loss, kind, dict(parameters)
+        self._plan: Plan | None = None
         self._taps: Taps | None = None
-        self._rest: Func | Loop | None = None
-        self._selects = False
+        self._others: list[Func | Loop] = []
 
     @property
     def sums(self) -> dict[str, Tensor]:
         """Sums of squares by parameter name."""
-        if self._taps is None:
-            return {n: torch.zeros(p.shape, device=p.device) for n, p in self.parameters.items()}
-        found = self._taps.sums | (self._rest.sums if self._rest else {})
-        return {name: found[name] for name in self.parameters}
+        found = dict(self._taps.sums) if self._taps else {}
+        for other in self._others:
+            found |= other.sums
+        none = {n: torch.zeros(p.shape, device=p.device) for n, p in self.parameters.items() if n not in found}
+        return {name: (found | none)[name] for name in self.parameters}
 
     def add(self, batch: Mapping[str, Any], rows: int) -> Tensor:
         """Add the ``rows`` sequences of ``batch``; returns their losses, (rows,)."""
         if self._taps is None and not self._prepare(batch, rows):
             return torch.cat([self.loss(self.model, one_row(batch, i, rows)).detach() for i in range(rows)])
-        values = self._run(self._taps, batch, rows, self._selects)
+        values = hooked_pass(self._taps, self.model, self.loss, self.kind, self._plan, batch, rows)
         if self._taps.without_batch:
             raise RuntimeError(
-                f"{_listed(set(self._taps.without_batch.values()))} had a batch axis in the first batch and has none "
-                "in this one; use method='func' or method='loop'"
+                f"{_listed(self._taps.without_batch.values())}: had a batch axis in the first batch and has none in "
+                "this one; use method='func' or method='loop'"
             )
-        if self._rest:
-            self._rest.add(batch, rows)
+        self._hear_silent(batch, rows)
+        for other in self._others:
+            other.add(batch, rows)
         return values
 
     def close(self) -> None:
         """Take all hooks off the model."""
         if self._taps is not None:
             self._taps.close()
-        if self._rest is not None:
-            self._rest.close()
-
-    def _run(self, taps: Taps, batch: Mapping[str, Any], rows: int, selects: bool) -> Tensor:
-        frozen = [p for p in self.model.parameters() if p.requires_grad]
-        try:
-            for p in frozen:  # so that backward makes no gradient of the batch's sum
-                p.requires_grad_(False)
-            if not selects:
-                return taps.run(rows, lambda: self.loss(self.model, batch))
-            selection = Selection(self.kind, batch)
-            return taps.select(output_layer(self.model), selection, lambda: selection.loss(self.model))
-        finally:
-            for p in frozen:
-                p.requires_grad_(True)
 
     def _prepare(self, batch: Mapping[str, Any], rows: int) -> bool:
         """Find out what the hooks can do, on a few sequences; False if the loss of one of these is not finite."""
-        few = take(batch, torch.arange(TRIED, device=next(iter(self.parameters.values())).device) % rows)
+        few = _few(batch, rows)
         reference = Loop(self.model, self.loss, self.parameters)
         losses = reference.add(few, TRIED)
         if not losses.isfinite().all():
             return False
-        reasons, expand = self._try(few, losses, reference.sums)
-        if reasons:
-            self._fall_back(reasons, few, reference.sums)
-        self._taps = Taps(self.model, {n: p for n, p in self.parameters.items() if n not in reasons}, expand)
+        self._plan = plan_for(self.model, self.loss, self.kind, self.parameters, reference, losses, few)
+        if self._plan.reasons:
+            self._fall_back(self._plan.reasons, few, reference)
+        left = self._plan.reasons.keys() | self._plan.silent
+        hooked = {n: p for n, p in self.parameters.items() if n not in left}
+        self._taps = Taps(self.model, hooked, self._plan.expand)
         return True
 
-    def _try(self, few: Mapping[str, Any], losses: Tensor, reference: Mapping[str, Tensor]) -> tuple[dict, bool]:
-        """Reasons by name of the parameters that need another way, and whether position ids are to be expanded."""
-        selects = self.kind in LANGUAGE_MODELS and output_layer(self.model) is not None
-        for expand, self._selects in ((True, True), (True, False), (False, False)):
-            if self._selects and not selects:
-                continue
-            taps = Taps(self.model, self.parameters, expand)
-            try:
-                got = self._run(taps, few, TRIED, self._selects)
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
-                reasons = dict.fromkeys(self.parameters, f"a pass with hooks failed: {error}")
-                continue
-            finally:
-                taps.close()
-            if torch.allclose(got, losses, rtol=self._tolerance(), atol=1e-6):
-                return self._doubts(taps, reference), expand
-            reasons = {}
-        if not reasons:
-            raise ValueError(
-                f"two sequences have the losses {losses.tolist()} alone and {got.tolist()} in one batch: a sequence's "
-                "loss must not depend on the others in its batch, nor be drawn at random"
-            )
-        return reasons, False
-
-    def _doubts(self, taps: Taps, reference: Mapping[str, Tensor]) -> dict[str, str]:
-        """Reasons by name of the parameters whose squares the hooks cannot get."""
-        covered, owners = taps.covered, _owners(self.model)
-        tolerance = self._tolerance()
-        largest = max(float(r.mean()) for r in reference.values())
-        found = {}
-        for name, true in reference.items():
-            if name not in covered:
-                found[name] = f"{owners[name]} is not a known kind of module"
-            elif name in taps.without_batch:
-                found[name] = f"{taps.without_batch[name]} sees no batch axis"
-            else:
-                # What should be zero (a key's bias) is rounding noise, whose square no two ways agree on.
-                noise = largest * (tolerance / 60) ** 2 * true.numel() ** 0.5
-                if not (taps.sums[name] - true).norm() <= tolerance * true.norm() + noise:
-                    found[name] = f"{owners[name]} does not explain the gradient of its parameter"
-        return found
-
-    def _fall_back(self, reasons: Mapping[str, str], few: Mapping[str, Any], reference: Mapping[str, Tensor]) -> None:
-        """Choose the way for the parameters that hooks cannot do, and say so."""
-        rest = {n: self.parameters[n] for n in reasons}
-        way, self._rest = "torch.func", Func(self.model, self.loss, rest)
+    def _fall_back(self, reasons: Mapping[str, str], few: Mapping[str, Any], reference: Loop) -> None:
+        """Choose another way for some parameters, and say so."""
+        some = {n: self.parameters[n] for n in reasons}
+        way, other = "torch.func", Func(self.model, self.loss, some)
         try:
-            self._rest.add(few, TRIED)
-            largest = max(float(reference[n].norm()) for n in rest)
-            right = all((self._rest.sums[n] - reference[n]).norm() <= self._tolerance() * largest for n in rest)
+            other.add(few, TRIED)
+            largest = max(float(reference.sums[n].norm()) for n in some)
+            allowed = tolerance(self.parameters) * largest
+            right = all((other.sums[n] - reference.sums[n]).norm() <= allowed for n in some)
         except RuntimeError:
             right = False
         if right:
-            self._rest = Func(self.model, self.loss, rest)
+            self._others.append(Func(self.model, self.loss, some))
         else:
-            way, self._rest = "a loop over sequences", Loop(self.model, self.loss, rest)
+            way = "a loop over the sequences"
+            self._others.append(Loop(self.model, self.loss, some))
         warnings.warn(
-            f"hooks cannot separate the sequences in {len(rest)} of {len(self.parameters)} parameters, which are "
-            f"computed by {way}, slower: {_listed(set(reasons.values()))}",
-            stacklevel=5,
+            f"hooks cannot separate the sequences in {len(some)} of {len(self.parameters)} parameters; {way} computes "
+            f"them, which takes longer: {_listed(reasons.values())}",
+            stacklevel=6,
         )
 
-    def _tolerance(self) -> float:
-        """Relative difference that rounding explains, 1e-3 in single precision."""
-        return max(1e-3, 30 * max(torch.finfo(p.dtype).eps for p in self.parameters.values()))
+    def _hear_silent(self, batch: Mapping[str, Any], rows: int) -> None:
+        """A parameter that the loss did not depend on so far may come into play: from here on it goes another way."""
+        woken = [n for n in self._plan.silent if self.parameters[n].grad is not None]
+        if not woken:
+            return
+        for name in woken:
+            self.parameters[name].grad = None
+            self._plan.silent.discard(name)
+        few, reference = _few(batch, rows), Loop(self.model, self.loss, {n: self.parameters[n] for n in woken})
+        reference.add(few, TRIED)
+        self._fall_back(dict.fromkeys(woken, f"{', '.join(sorted(woken))} came into play later"), few, reference)
 
 
-def _owners(model: nn.Module) -> dict[str, str]:
-    """Name of every parameter -> its module, and that module's class."""
-    modules = {path: type(module).__name__ for path, module in model.named_modules()}
-    split = {name: name.rpartition(".")[0] for name, _ in model.named_parameters()}
-    return {name: f"{path or 'the model'} ({modules[path]})" for name, path in split.items()}
+def _few(batch: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    device = next(v.device for v in batch.values() if isinstance(v, Tensor))
+    return take(batch, torch.arange(TRIED, device=device) % rows)
 
 
-def _listed(texts: set[str], most: int = 8) -> str:
-    some = sorted(texts)
+def _listed(texts: Iterable[str], most: int = 8) -> str:
+    some = sorted(set(texts))
     return "; ".join(some[:most]) + (f"; and {len(some) - most} more" if len(some) > most else "")

@@ -12,10 +12,11 @@ from klnorm_lib.probes.fisher.losses import Loss
 
 
 class Loop:
-    """Adds up squared gradients sequence by sequence, in float32."""
+    """Adds up squared gradients sequence by sequence, in float32; ``used`` are the parameters that had one."""
 
     def __init__(self, model: nn.Module, loss: Loss, parameters: Mapping[str, nn.Parameter]) -> None:
         self.model, self.loss, self.parameters = model, loss, dict(parameters)
+        self.used: set[str] = set()
         self.sums = {n: torch.zeros(p.shape, dtype=torch.float32, device=p.device) for n, p in parameters.items()}
 
     def add(self, batch: Mapping[str, Tensor], rows: int) -> Tensor:
@@ -28,8 +29,9 @@ class Loop:
             raise ValueError(f"the loss of one sequence must have shape (1,), got {tuple(value.shape)}")
         if value.requires_grad:
             slopes = torch.autograd.grad(value.sum(), list(self.parameters.values()), allow_unused=True)
-            for total, slope in zip(self.sums.values(), slopes, strict=True):
+            for (name, total), slope in zip(self.sums.items(), slopes, strict=True):
                 if slope is not None:
+                    self.used.add(name)
                     total.addcmul_(slope.float(), slope.float())
         return value.detach()
 
