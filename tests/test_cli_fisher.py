@@ -43,7 +43,7 @@ def test_fisher_stops_goes_on_and_refuses_another_seed(files, tmp_path):
     assert "partial: 10 of 30 sequences" in stopped.stdout
     done = json.loads(call(*asked(files, out, "--n", 30, "--json")).stdout)
     assert (done["done"], done["sequences"], done["model"]) == (30, 30, str(files[0].name))
-    assert {"versions", "hardware", "corpora", "weights"} <= set(done)
+    assert {"versions", "hardware", "corpora", "sha256"} <= set(done)
     assert (out / "table.json").is_file()
     refused = call(*asked(files, out, "--n", 40, "--seed", 1), code=2)
     assert "seed is 0, not 1" in refused.stderr

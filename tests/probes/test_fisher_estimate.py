@@ -59,7 +59,7 @@ def test_it_is_the_fisher_information_of_the_models_own_loss(kind, text, tmp_pat
     assert origin == FisherTable.load(tmp_path / "out/table.json").provenance
     assert origin["kind"] == kind
     assert origin["versions"] == {"torch": "x"}
-    assert len(origin["weights"]["sha256"]) == len(origin["corpora"]["wiki"]) == 64
+    assert len(origin["sha256"]) == len(origin["corpora"]["wiki"]) == 64
 
 
 def test_interrupted_and_resumed_is_uninterrupted(small, text, tmp_path, monkeypatch):
@@ -112,7 +112,7 @@ def test_the_beginning_of_another_computation_is_refused(small, text, tmp_path):
     other_model = language.model(tmp_path / "other" / "small", seed=1)
     other_text = language.corpus(tmp_path / "other" / "wiki", 39)
     changes = {
-        "weights": {"model": str(other_model)},
+        "sha256": {"model": str(other_model)},
         "corpora": {"text": (str(other_text),)},
         "seed": {"seed": 1},
         "mask_probability": {"mask_probability": 0.3},

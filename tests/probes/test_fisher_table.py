@@ -20,7 +20,7 @@ from klnorm_lib.probes.fisher.table import (
 )
 from tests import zoo
 
-ORIGIN = {"model": "small", "sequences": 3, "corpora": {"wiki": "ab"}, "weights": {"sha256": None}}
+ORIGIN = {"model": "small", "sequences": 3, "corpora": {"wiki": "ab"}, "sha256": None}
 
 
 @pytest.fixture
@@ -126,9 +126,9 @@ def test_what_ships_tells_where_it_is_from(name):
     table = FisherTable.load(name)
     origin = table.provenance
     assert origin["model"] == name
-    assert {"weights", "corpora", "sequences", "tokens", "seed", "mask_probability", "versions"} <= set(origin)
+    assert {"sha256", "corpora", "sequences", "tokens", "seed", "mask_probability", "versions"} <= set(origin)
     if name in encoders.names():
-        assert origin["weights"]["sha256"] == encoders.resolve(name).sha256, "made from other weights; make it again"
+        assert origin["sha256"] == encoders.resolve(name).sha256, "made from other weights; make it again"
     assert (TABLES / f"{name.replace('/', '--')}.json").stat().st_size < 100_000
 
 

@@ -124,7 +124,7 @@ def provenance(config: FisherConfig, weights: Mapping[str, Any]) -> dict[str, An
     encoder = weights["encoder"]
     return {
         "model": portable(config.model),
-        "weights": {key: encoder[key] for key in ("source", "revision", "sha256")},
+        **{key: encoder[key] for key in ("source", "revision", "sha256")},
         "kind": weights["kind"],
         "head": weights["head"],
         "corpora": checksums([corpus(c) for c in config.text]),
