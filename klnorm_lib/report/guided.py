@@ -61,9 +61,9 @@ def _lines(record: Record) -> dict[str, tuple[float, float]]:
 def rates(records: Iterable[Record]) -> pd.DataFrame:
     """One row for each arm and encoder: the rates of its final runs, as the records tell them.
 
-    Columns: encoder, arm, label, sites (their number), draws, mean (unweighted over sites, then over draws), least and
-    most (of the means of single draws), low and high (of single rates), orders (how many different assignments of
-    rates to sites the draws had), and the mean rate of each type of site. An arm that sets no rate runs at those of its
+    Columns: encoder, arm, label, sites (their number), runs, mean (unweighted over sites, then over runs), least and most
+    (of the means of single runs), low and high (of single rates), orders (how many different assignments of rates to
+    sites the runs had), and the mean rate of each type of site. An arm that sets no rate runs at those of its
     encoder, which the other arms changed. Raises ``LookupError`` where no arm of an encoder tells them.
     """
     final = [r for r in records if r.study and r.study["stage"] == "final" and r.status == "finished"]
@@ -92,7 +92,7 @@ def _row(encoder: str, records: Sequence[Record], before: Mapping[str, Mapping[s
         "arm": records[0].study["arm"],
         "label": records[0].study["label"],
         "sites": len(runs[0]),
-        "draws": len(runs),
+        "runs": len(runs),
         "mean": float(np.mean(means)),
         "least": min(means),
         "most": max(means),

@@ -25,7 +25,7 @@ def test_rates_are_those_that_the_records_tell():
     records += [run("guided_random", d, rates=tuple(np.roll(rank, d)), prefix="guided_dropout: ") for d in range(3)]
     records += [run("both", d, rates=[0.02 * (d + 1)] * 5, prefix="") for d in range(3)]
     table = guided.rates(records).set_index("arm")
-    assert table.loc["uniform_10", ["sites", "draws", "mean", "low", "high"]].tolist() == pytest.approx(
+    assert table.loc["uniform_10", ["sites", "runs", "mean", "low", "high"]].tolist() == pytest.approx(
         [5, 3, 0.1, 0.1, 0.1]
     )
     assert table.loc["guided", ["low", "high", "orders"]].tolist() == [0.0, 0.1, 1]
@@ -59,6 +59,13 @@ def test_the_decisive_contrasts_are_one_family():
     np.testing.assert_allclose([c.p_holm for c in found], stats.holm([c.p_value for c in found]))
     with pytest.raises(LookupError, match="guided_site_type"):
         guided.contrasts([r for r in made() if r.study["arm"] != "guided_site_type"])
+
+
+def test_the_published_difference_is_the_sum_of_two_steps():
+    pairs = [("guided", "uniform_10"), ("guided", "uniform_05"), ("uniform_05", "uniform_10")]
+    published, information, less = guided.contrasts(made(), pairs)
+    np.testing.assert_allclose(published.differences, information.differences + less.differences, atol=1e-12)
+    assert published.mean == pytest.approx(information.mean + less.mean)
 
 
 def test_every_arm_against_every_baseline_that_is_there():
