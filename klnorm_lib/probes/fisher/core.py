@@ -96,6 +96,8 @@ class FisherSum:
 
         Raises ``ValueError`` when a loss is not finite, saying which sequence it is.
         """
+        if self._engine is None:
+            raise RuntimeError("use it as a context: with FisherSum(model) as fisher: ...")
         rows, batch = rows_of(batch), to_device(batch, self.device)
         first, self._seen = self._seen, self._seen + rows
         place = torch.arange(rows)

@@ -35,8 +35,10 @@ class Func:
 
         def loss_of_one(values: dict[str, Tensor], row: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             row = {k: v.unsqueeze(0) for k, v in row.items()} | others
-            loss = torch.func.functional_call(self._module, values, (row,)).squeeze(0)
-            return loss, loss.detach()
+            loss = torch.func.functional_call(self._module, values, (row,))
+            if loss.shape != (1,):
+                raise ValueError(f"the loss of one sequence must have shape (1,), got {tuple(loss.shape)}")
+            return loss.squeeze(0), loss.squeeze(0).detach()
 
         slopes_of = torch.func.vmap(torch.func.grad(loss_of_one, has_aux=True), in_dims=(None, 0))
         losses = []
