@@ -16,7 +16,7 @@ from klnorm_lib.probes.landscape.cache import Cache, fingerprint
 from klnorm_lib.probes.landscape.evaluation import Batches, MeanLoss, at_rest
 
 METHODS = ("auto", "loop", "vmap")
-SMALL = 100_000  # parameters: below, calls cost more than arithmetic, and grid points in one call are faster
+SMALL = 30_000  # parameters: below, calls cost more than arithmetic, so that many points in one call are faster (CPU)
 
 
 @dataclass(frozen=True)
