@@ -16,8 +16,9 @@ from klnorm_lib import KLNorm, MLPHead, NormHead, apply, encoders, methods, stud
 from klnorm_lib.report.tables import packaged
 from tests import zoo
 from tests.book import ROOT
+from tests.methods.test_counting import ready
 
-CARDS = ("klnorm", "vib", "norm_head", "mlp_head", "mixout")
+CARDS = ("klnorm", "vib", "norm_head", "mlp_head", "mixout", "r_drop", "l2_sp", "ewc", "child_tuning")
 RESUMING = """\
 import os, sys, torch
 from transformers import AutoModelForSequenceClassification, Trainer, TrainerCallback, TrainingArguments, set_seed
@@ -136,20 +137,21 @@ def test_card_lists_the_defaults_of_the_dataclass(name):
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_card_counts_parameters_right(name):
+def test_card_counts_parameters_right(name, tmp_path):
     rows = table(card(name), "Cost")
     assert rows
     for expression, _, count in rows:
         method = eval(expression.strip("`"), {c.__name__: c for c in methods.REGISTRY.values()})
         assert method.name == name
         model = zoo.build("bert", hidden_size=384, num_labels=2)
-        assert apply(model, method).added_parameters == int(count.replace(",", "")), expression
+        assert apply(model, *ready(method, model, tmp_path)).added_parameters == int(count.replace(",", "")), expression
 
 
 @pytest.mark.parametrize("name", CARDS)
 def test_one_line_use_runs(name):
     (block,) = python_blocks(f"book/methods/{name}.md")
-    names = {"model": zoo.build("bert")}
+    model = zoo.build("bert")
+    names = {"model": model, "batches": [zoo.batch(model)]}
     exec(block, names)
     assert names["report"].changed[0].startswith(f"{name}: ")
 
