@@ -124,9 +124,10 @@ def draw(
     fig, axes = plt.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
     for ax, (title, part) in zip(axes.flat, parts.items(), strict=False):
         _panel(ax, part, factor, limit)
-        above = [title.replace(", ", "\n") if columns > 2 else title]
+        above = [title.replace(", ", "\n") if columns > 2 and panel != "baseline" else title]
         above += [] if alike else [runs[title].replace(", ", "\n") if columns > 1 else runs[title]]
-        ax.set_title("\n".join(above), loc="left", fontsize=style.FONT - 1)
+        narrow = panel == "baseline" and columns > 2
+        ax.set_title("\n".join(above), loc="left", fontsize=style.FONT - (3 if narrow else 1))
     for ax in axes.flat[len(titles) :]:
         ax.set_visible(False)
     for ax in axes[:, 0]:

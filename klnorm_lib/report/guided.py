@@ -22,7 +22,9 @@ DECISIVE: dict[Pair, str] = {
     ("uniform_05", "uniform_10"): "Or just less dropout?",
 }  # fixed before any run of the study was made
 DECIDING = ("headline", "minilm")  # the parts that hold every arm of every contrast, ten draws each
-CHANGED = re.compile(r"(?:[\w+]+: )?(?P<site>embeddings|layer\.\d+\.\w+): (?P<old>\S+) -> (?P<new>\S+)")
+CHANGED = re.compile(
+    r"(?:[\w+]+: )?(?P<site>embeddings|layer\.\d+\.\w+): (?P<old>[\d.e+-]+) -> (?P<new>[\d.e+-]+)(?:, \w+)?"
+)
 
 
 def contrasts(records: Iterable[Record], pairs: Iterable[Pair] = DECISIVE) -> list[Comparison]:
@@ -35,7 +37,10 @@ def contrasts(records: Iterable[Record], pairs: Iterable[Pair] = DECISIVE) -> li
 
 
 def against(records: Iterable[Record], arms: Iterable[str], baselines: Iterable[str]) -> list[Comparison]:
-    """Every arm minus every other arm named as a baseline, where some cell has both; Holm's correction over all."""
+    """Every arm minus every other arm named as a baseline, place by place; Holm's correction is over all of them.
+
+    Pairs that no cell has are left out. All comparisons of one place stand together, those of one baseline within it.
+    """
     records, arms = list(records), list(arms)
     held = {r.study["arm"] for r in records if r.study and r.study["stage"] == "final" and r.status == "finished"}
     wanted = [(arm, base) for base in baselines for arm in arms if arm != base and {arm, base} <= held]
@@ -45,7 +50,8 @@ def against(records: Iterable[Record], arms: Iterable[str], baselines: Iterable[
             found += compare(records, arm, base)
         except LookupError:  # no cell has both
             continue
-    return with_holm(found)
+    places = list(dict.fromkeys((c.task, c.size, c.encoder) for c in found))
+    return with_holm(sorted(found, key=lambda c: places.index((c.task, c.size, c.encoder))))
 
 
 def site_rates(record: Record) -> dict[str, float]:
@@ -61,9 +67,9 @@ def _lines(record: Record) -> dict[str, tuple[float, float]]:
 def rates(records: Iterable[Record]) -> pd.DataFrame:
     """One row for each arm and encoder: the rates of its final runs, as the records tell them.
 
-    Columns: encoder, arm, label, sites (their number), runs, mean (unweighted over sites, then over runs), least and most
-    (of the means of single runs), low and high (of single rates), orders (how many different assignments of rates to
-    sites the runs had), and the mean rate of each type of site. An arm that sets no rate runs at those of its
+    Columns: encoder, arm, label, sites (their number), runs, mean (unweighted over sites, then over runs), least and
+    most (of the means of single runs), low and high (of single rates), orders (how many different assignments of rates
+    to sites the runs had), and the mean rate of each type of site. An arm that sets no rate runs at those of its
     encoder, which the other arms changed. Raises ``LookupError`` where no arm of an encoder tells them.
     """
     final = [r for r in records if r.study and r.study["stage"] == "final" and r.status == "finished"]

@@ -37,6 +37,8 @@ def test_rates_are_those_that_the_records_tell():
     assert table.loc["both", ["mean", "least", "most"]].tolist() == pytest.approx([0.04, 0.02, 0.06])
     assert guided.site_rates(records[3]) == dict(zip(SITES, rank, strict=True))
     assert guided.site_rates(records[0]) == {}
+    records[0].method["changed"] = ["gaussian_dropout: layer.11.attention_probs: 0.1 -> 2.5e-05, Gaussian", "p: 1 -> 2"]
+    assert guided.site_rates(records[0]) == {"layer.11.attention_probs": 2.5e-05}
 
 
 def test_an_encoder_whose_rates_no_run_tells_is_an_error():
@@ -77,6 +79,11 @@ def test_every_arm_against_every_baseline_that_is_there():
         ("guided", "uniform_05"),
     ]
     np.testing.assert_allclose([c.p_holm for c in found], stats.holm([c.p_value for c in found]))
+    twice = [run(r.study["arm"], r.run["seed"], r.test["accuracy"], task=t) for t in ("t", "u") for r in made()]
+    found = guided.against(twice, ("uniform_05", "guided"), ("uniform_10", "guided"))
+    assert [(c.task, c.baseline) for c in found] == [
+        (task, base) for task in ("t", "u") for base in ("uniform_10", "uniform_10", "guided")
+    ]
     elsewhere = [run("far", d, 0.5 + d / 100, task="other") for d in range(3)]
     assert guided.against([*made(), *elsewhere], ("far",), ("uniform_10",)) == []
 
