@@ -86,7 +86,8 @@ class EWC(Method):
         parameters = [each.parameter for each in found]
         hang(model, self.name, Anchor("EWC", self.strength, parameters, weights))
         count = sum(parameter.numel() for parameter in parameters)
-        return [f"strength = {self.strength:g} on {count:,} parameters of the encoder, by the Fisher of {source}"]
+        seen = f" ({provenance['sequences']:,} sequences)" if "sequences" in provenance else ""
+        return [f"strength = {self.strength:g} on {count:,} parameters of the encoder, by the Fisher of {source}{seen}"]
 
     def attach_saved(self, model: nn.Module) -> list[str]:
         """Mark ``model`` as one whose start is not known; no Fisher is looked up."""

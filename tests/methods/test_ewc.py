@@ -157,9 +157,9 @@ def test_the_fisher_of_the_models_own_encoder_is_found_and_must_be_of_its_weight
     encoder = {n: torch.rand(p.shape) for n, p in model.base_model.named_parameters()}
     monkeypatch.setattr(table, "TABLES", tmp_path)
     sha256 = model.klnorm_source.sha256
-    save_fisher(tmp_path / "klnorm-nano.safetensors", encoder, {"sha256": sha256}, torch.bfloat16)
+    save_fisher(tmp_path / "klnorm-nano.safetensors", encoder, {"sha256": sha256, "sequences": 1200}, torch.bfloat16)
     report = apply(model, EWC())
-    assert "by the Fisher of klnorm-nano" in str(report)
+    assert "by the Fisher of klnorm-nano (1,200 sequences)" in str(report)
     assert model._klnorm_methods == (EWC(fisher="klnorm-nano"),)
     save_fisher(tmp_path / "klnorm-nano.safetensors", encoder, {"sha256": "0" * 64})
     model, _ = encoders.load("klnorm-nano", num_labels=2)
