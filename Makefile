@@ -71,8 +71,9 @@ ifneq ($(NOTEBOOKS),)
 	@$(PY) -m pytest --nbmake notebooks --nbmake-timeout=900 --timeout=1800
 endif
 
-bench: $(STAMP) ## measure what each method costs; writes klnorm_lib/studies/cost.json
+bench: $(STAMP) ## measure what methods and the Fisher information cost; writes klnorm_lib/studies/{cost,fisher_cost}.json
 	@$(PY) benchmarks/cost.py
+	@$(PY) benchmarks/fisher.py $(if $(PEERS),--peers "$(PEERS)")
 
 study: $(STAMP) ## run a study: make study NAME=smoke [PART=…] [ENGINE=local|dask|ray] [JOBS=2]; remake a cell of its table: CELL=TASK/SIZE/ENCODER/ARM [DRAWS=3]
 	@test -n "$(NAME)" || { echo "say which: make study NAME=smoke; the studies are $(STUDIES)"; exit 1; }
