@@ -129,7 +129,7 @@ def table(text, heading):
     return rows[2:]
 
 
-@pytest.mark.parametrize("name", CARDS)
+@pytest.mark.parametrize("name", [*CARDS, "guided_dropout", "gaussian_dropout"])
 def test_card_lists_the_defaults_of_the_dataclass(name):
     written = {field.strip("`"): default.strip("`") for field, default, _ in table(card(name), "Defaults")}
     real = {field.name: repr(field.default) for field in dataclasses.fields(methods.REGISTRY[name])}

@@ -6,6 +6,7 @@ from klnorm_lib.methods.child_tuning import ChildTuning
 from klnorm_lib.methods.contract import Method
 from klnorm_lib.methods.dropout import Dropout
 from klnorm_lib.methods.ewc import EWC
+from klnorm_lib.methods.guided_dropout import GuidedDropout
 from klnorm_lib.methods.klnorm import KLNorm
 from klnorm_lib.methods.l2_sp import L2SP
 from klnorm_lib.methods.mixout import Mixout
@@ -14,7 +15,7 @@ from klnorm_lib.methods.norm_head import NormHead
 from klnorm_lib.methods.r_drop import RDrop
 from klnorm_lib.methods.vib import VIB
 
-NOTHING = (Dropout, Mixout, RDrop, L2SP, EWC, ChildTuning)  # added to the parameters
+NOTHING = (Dropout, GuidedDropout, Mixout, RDrop, L2SP, EWC, ChildTuning)  # added to the parameters
 
 
 def added_parameters(method: Method | None, width: int, outputs: int = 2) -> int:
