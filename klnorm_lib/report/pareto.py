@@ -14,6 +14,7 @@ from klnorm_lib.report.card_figures import as_html
 from klnorm_lib.report.cells import SECONDS, TEST, Cell, over_places
 
 FEWEST = 4  # arms, below which a plot says no more than the table
+STEPS = 3  # arms whose step was measured, below which its panel is left out
 PLACES = 2  # places, below which the mean over them is a single cell
 UNITS = {"nll", "mse"}  # metrics that are no shares
 
@@ -135,7 +136,7 @@ def draw(here: Sequence[Arm]):
     import matplotlib.pyplot as plt
 
     panels = {"time of a run, baseline = 1": [a.time for a in here], "added parameters": [a.added for a in here]}
-    if any(math.isfinite(a.step) for a in here[1:]):
+    if sum(math.isfinite(a.step) for a in here) >= STEPS:
         panels["time of a training step, plain = 1 (chapter 11)"] = [a.step for a in here]
     height = max(2.8, 0.25 * len(here) + 0.9)
     fig, axes = plt.subplots(len(panels), 1, figsize=(6.4, height * len(panels)))

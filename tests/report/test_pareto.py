@@ -72,3 +72,9 @@ def test_measured_steps_are_a_plot_of_their_own(found, monkeypatch):
     assert sorted(line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o") == [1.0, 1.1, 1.5]
     low, high = ax.get_xlim()
     assert low < 1 < 1.5 < high
+
+
+def test_steps_of_two_arms_are_no_plot(found, monkeypatch):
+    monkeypatch.setattr(pareto, "_steps", lambda places: {"klnorm_b": 1.5})
+    style.use()
+    assert len(pareto.draw(pareto.arms(found)[0]).axes) == 2
