@@ -32,7 +32,7 @@ def read() -> dict[str, Any]:
 
 
 def check(values: Any) -> None:
-    """Raise ``ValueError`` where ``values`` does not fit ``studies/fisher_cost.schema.json``, or rounds are unpaired."""
+    """Raise ``ValueError`` where ``values`` do not fit ``studies/fisher_cost.schema.json``, or rounds do not pair."""
     from jsonschema import Draft202012Validator
 
     file = resources.files("klnorm_lib.studies").joinpath("fisher_cost.schema.json")

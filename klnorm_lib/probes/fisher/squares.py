@@ -68,7 +68,8 @@ def add_equal_lengths(total: Tensor, product: Product) -> None:
 def _add_one_by_one(total: Tensor, products: list[Product]) -> None:
     """One sequence's gradient at a time, in a buffer that stays in the cache while it is squared and added."""
     height, width = total.shape
-    block = height if total.numel() <= WHOLE else max(1, BLOCK // width)
+    whole, part_of = (WHOLE, BLOCK) if total.device.type == "cpu" else (ON_ACCELERATOR, ON_ACCELERATOR)
+    block = height if total.numel() <= whole else max(1, part_of // width)
     buffer = total.new_empty(min(block, height), width)
     for begin in range(0, height, block):
         part = total[begin : begin + block]
