@@ -91,7 +91,8 @@ class GuidedDropout(Method):
         """The method with its rates made from ``fisher`` now.
 
         ``fisher``: parameter name -> tensor (what ``diagonal_fisher`` returns), a ``FisherTable``, or the name or path
-        of one. Raises what :func:`site_scores` and :func:`rates_from_scores` raise, and ``FileNotFoundError``.
+        of one. Raises what :func:`klnorm_lib.methods.site_scores.site_scores` and
+        :func:`klnorm_lib.methods.rate_rules.rates_from_scores` raise, and ``FileNotFoundError``.
         """
         told = str(fisher) if isinstance(fisher, (str, PathLike)) else _told(fisher)
         method = cls(None, told, rule, p_upper, p_lower, aggregation, match_mean, seed)
