@@ -21,7 +21,7 @@ DECISIVE: dict[Pair, str] = {
     ("guided", "guided_site_type"): "More than the type of a site?",
     ("uniform_05", "uniform_10"): "Or just less dropout?",
 }  # fixed before any run of the study was made
-DECIDING = ("headline", "minilm")  # the parts that hold every arm of every contrast, ten draws each
+DECIDING = ("headline", "minilm")  # the parts that hold every arm of every contrast
 CHANGED = re.compile(
     r"(?:[\w+]+: )?(?P<site>embeddings|layer\.\d+\.\w+): (?P<old>[\d.e+-]+) -> (?P<new>[\d.e+-]+)(?:, \w+)?"
 )
@@ -67,9 +67,9 @@ def _lines(record: Record) -> dict[str, tuple[float, float]]:
 def rates(records: Iterable[Record]) -> pd.DataFrame:
     """One row for each arm and encoder: the rates of its final runs, as the records tell them.
 
-    Columns: encoder, arm, label, sites (their number), runs, mean (unweighted over sites, then over runs), least and
-    most (of the means of single runs), low and high (of single rates), orders (how many different assignments of rates
-    to sites the runs had), and the mean rate of each type of site. An arm that sets no rate runs at those of its
+    Columns: encoder, arm, label, sites (their number), runs, draws, mean (unweighted over sites, then over runs), least
+    and most (of the means of single runs), low and high (of single rates), orders (how many different assignments of
+    rates to sites the runs had), and the mean rate of each type of site. An arm that sets no rate runs at those of its
     encoder, which the other arms changed. Raises ``LookupError`` where no arm of an encoder tells them.
     """
     final = [r for r in records if r.study and r.study["stage"] == "final" and r.status == "finished"]
@@ -99,6 +99,7 @@ def _row(encoder: str, records: Sequence[Record], before: Mapping[str, Mapping[s
         "label": records[0].study["label"],
         "sites": len(runs[0]),
         "runs": len(runs),
+        "draws": len({(r.run["split_seed"], r.run["seed"]) for r in records}),
         "mean": float(np.mean(means)),
         "least": min(means),
         "most": max(means),
