@@ -41,8 +41,8 @@ BY_TASK = ("published", "counts_length", "parameters_length")  # sections by the
 SURFACES = ("published", "parameters_length")
 FULL = {"fisher": 128, "rows": 12, "task_rows": 24, "draws": 5, "steps": 80, "side": 4, "probes": 10}
 QUICK = {"fisher": 4, "rows": 2, "task_rows": 4, "draws": 2, "steps": 2, "side": 1, "probes": 2}
-SHARPNESS = {"steps": 3, "draws": 3}
-RADIUS = 0.005  # of sharpness, as a share of the norm of all matrices
+SHARPNESS = {"steps": 4, "draws": 3}
+RADIUS = 0.002  # of sharpness, as a share of the norm of all matrices
 
 
 def covered_loss(model, batch):

@@ -249,6 +249,25 @@ def test_parameters_are_those_of_largest_and_smallest_fisher():
             assert values[low].max() <= values[~low].min()
 
 
+@pytest.mark.parametrize("unit", ["tensors", "counts"])
+def test_every_matrix_has_the_same_chance(unit):
+    model = tiny_bert()
+    fisher, n = fisher_like(model), 300
+    matrices = [name for name, p in model.named_parameters() if p.dim() > 1]
+    sets = [split(model, fisher, unit, share=0.25, seed=s)["random"] for s in range(n)]
+    if unit == "tensors":
+        held = np.array([[name in s.masks for name in matrices] for s in sets]).mean(0)
+        share = int(0.25 * len(fisher)) / len(fisher)
+    else:
+        sizes = {name: p.numel() for name, p in model.named_parameters()}
+        held = np.array([[int(s.masks[m].sum()) / sizes[m] if m in s.masks else 0 for m in matrices] for s in sets])
+        held, share = held.mean(0), 0.25
+        small = np.array([sizes[m] < 0.05 * sum(sizes[m] for m in matrices) for m in matrices])
+        held = held[small]  # a large matrix is cut more often than it is taken whole or left
+    assert (np.abs(held - share) < 0.13).all()
+    assert abs(held.mean() - share) < 0.05
+
+
 def test_ties_and_random_sets_are_drawn_anew_by_the_seed():
     model = tiny_bert()
     level = {n: torch.zeros_like(p) for n, p in model.named_parameters()}

@@ -59,6 +59,8 @@ def split(
     generator = torch.Generator().manual_seed(seed)
     axes, choose = filter_axes(model), _CHOOSE[unit]
     chance = {name: torch.rand(s.shape, generator=generator) for name, s in scores.items()}
+    if unit in ("tensors", "counts"):  # one lot a tensor: the mean of many would put large tensors in the middle
+        chance = {name: lots.flatten()[0].expand(lots.shape) for name, lots in chance.items()}
     bottom, top = choose(scores, share, generator, axes)
     found = {"top": top, "bottom": bottom, "random": choose(chance, share, generator, axes)[0]}
     return {name: ParameterSet(name, {k: m for k, m in masks.items() if m.any()}) for name, masks in found.items()}
