@@ -16,7 +16,7 @@ from klnorm_lib.study.stats.paired import t_interval
 
 SETS = {"top": 0, "random": 4, "bottom": 1, "all": 3}  # place in the palette
 SCHEMES = {
-    "published": "published: half of the tensors",
+    "published": "half of the tensors",
     "counts": "tensors, equal counts",
     "counts_length": "tensors, equal counts, norms",
     "parameters_length": "weights, equal counts, norms",
@@ -168,6 +168,15 @@ def profiles(
     axes.set_title(SCHEMES.get(scheme, scheme), fontsize=style.FONT)
 
 
+def published(axes) -> None:
+    """``PUBLISHED`` on ``axes``, as rises above the smallest distance: there is no loss of the weights themselves."""
+    for name in ("top", "bottom"):
+        rises = np.array(PUBLISHED[name]) - PUBLISHED[name][0]
+        look = dict(marker=style.MARKERS[list(SETS).index(name)], markersize=5, color=style.PALETTE[SETS[name]])
+        axes.plot(PUBLISHED["radius"], rises, linestyle=style.DASHES[list(SETS).index(name)], label=name, **look)
+    axes.set_title("BERT-base, as published", fontsize=style.FONT)
+
+
 def contours(axes, plane: Mapping[str, Any], levels: np.ndarray) -> Any:
     """One plane as filled contours on ``axes``, with the origin marked; returns what a colour bar needs."""
     filled = axes.contourf(plane["axis"], plane["axis"], np.array(plane["losses"]).T, levels=levels, extend="max")
@@ -188,5 +197,8 @@ def surface(axes, plane: Mapping[str, Any], top: float) -> None:
         a, b, losses, cmap=style.SEQUENTIAL, vmin=losses.min(), vmax=top, linewidth=0.3, edgecolor=style.INK
     )
     axes.set_zlim(losses.min(), top)
+    axes.set_xticks([-1, 0, 1])
+    axes.set_yticks([-1, 0, 1])
+    axes.tick_params(labelsize=style.FONT - 3, pad=-1)
     axes.view_init(elev=24, azim=-58)
     axes.set_title(plane["set"], fontsize=style.FONT)
