@@ -13,6 +13,7 @@ from klnorm_lib import (
     VIB,
     ChildTuning,
     Dropout,
+    GaussianDropout,
     KLNorm,
     Mixout,
     MLPHead,
@@ -47,12 +48,13 @@ METHODS = {
     "norm-group": NormHead("group", groups=4),
     "mlp": MLPHead(rank=4),
     "dropout": Dropout(p=0.2),
+    "gaussian": GaussianDropout(p=0.2),
     "mixout": Mixout(p=0.5),
     "r_drop": RDrop(alpha=0.5),
     "l2_sp": L2SP(alpha=0.1, beta=0.1),
     "child_tuning": ChildTuning(keep=0.3),
 }
-ADDS_NOTHING = ("dropout", "mixout", "r_drop", "l2_sp", "child_tuning")  # no parameters
+ADDS_NOTHING = ("gaussian", "dropout", "mixout", "r_drop", "l2_sp", "child_tuning")  # no parameters
 
 
 MODELS = {

@@ -5,10 +5,26 @@ import dataclasses
 import pytest
 import torch
 
-from klnorm_lib import EWC, L2SP, VIB, ChildTuning, Dropout, KLNorm, Method, Mixout, MLPHead, NormHead, RDrop, apply
+from klnorm_lib import (
+    EWC,
+    L2SP,
+    VIB,
+    ChildTuning,
+    Dropout,
+    GaussianDropout,
+    GuidedDropout,
+    KLNorm,
+    Method,
+    Mixout,
+    MLPHead,
+    NormHead,
+    RDrop,
+    apply,
+)
 from klnorm_lib.methods.counting import added_parameters, encoder_parameters
 from klnorm_lib.probes.fisher.table import save_fisher
 from tests import zoo
+from tests.methods.test_sites import EXPECTED
 
 METHODS = [
     None,
@@ -22,6 +38,8 @@ METHODS = [
     VIB(),
     VIB(bottleneck=7),
     Dropout(),
+    GaussianDropout(),
+    GuidedDropout(rates=dict.fromkeys(EXPECTED["bert"], 0.05)),
     Mixout(),
     RDrop(),
     L2SP(),
