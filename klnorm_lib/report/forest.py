@@ -126,8 +126,7 @@ def draw(
         _panel(ax, part, factor, limit)
         above = [title.replace(", ", "\n") if columns > 2 and panel != "baseline" else title]
         above += [] if alike else [runs[title].replace(", ", "\n") if columns > 1 else runs[title]]
-        narrow = panel == "baseline" and columns > 2
-        ax.set_title("\n".join(above), loc="left", fontsize=style.FONT - (3 if narrow else 1))
+        ax.set_title("\n".join(above), loc="left", fontsize=style.FONT - (3 if columns > 2 else 1))
     for ax in axes.flat[len(titles) :]:
         ax.set_visible(False)
     for ax in axes[:, 0]:
