@@ -42,8 +42,8 @@ class Arm:
 def arms(found: Iterable[Cell]) -> tuple[list[Arm], list[tuple[str, int, str]]]:
     """The arms of a study on its test rows, the baseline first, in the places (task, size, encoder) with most arms.
 
-    Arms that some of these places lack are left out. Where parts of the study have to be told apart, the one with most
-    cells is taken. Both lists are empty for fewer than two places or four arms.
+    There are two such places at least; arms that one of them lacks are left out. Where parts of the study have to be
+    told apart, the one with most cells is taken. Both lists are empty for fewer than two places or four arms.
     """
     found = list(found)
     largest = Counter(c.part for c in found).most_common(1)[0][0] if found else None
@@ -59,7 +59,8 @@ def arms(found: Iterable[Cell]) -> tuple[list[Arm], list[tuple[str, int, str]]]:
         elif math.isfinite(c.against.low):
             by_arm[c.arm][place] = c
     counts = {place: sum(place in of for of in by_arm.values()) for place in base}
-    places = [place for place in base if by_arm and counts[place] == max(counts.values())]
+    enough = sorted(counts.values(), reverse=True)[PLACES - 1 : PLACES]  # as many arms as PLACES places have at least
+    places = [place for place in base if by_arm and enough and counts[place] >= enough[0]]
     by_arm = {name: of for name, of in by_arm.items() if all(place in of for place in places)}
     if len(by_arm) + 1 < FEWEST or len(places) < PLACES:
         return [], []

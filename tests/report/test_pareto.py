@@ -78,3 +78,11 @@ def test_steps_of_two_arms_are_no_plot(found, monkeypatch):
     monkeypatch.setattr(pareto, "_steps", lambda places: {"klnorm_b": 1.5})
     style.use()
     assert len(pareto.draw(pareto.arms(found)[0]).axes) == 2
+
+
+def test_arms_of_one_place_only_do_not_hide_the_others(found):
+    base = {c.task: c for c in found if c.arm == "plain" and c.split == "test"}
+    more = [c for c in cells([*made.study(), *(made.record("frozen", d, 0.5 + 0.02 * d) for d in range(3))], "text")]
+    here, places = pareto.arms(more)
+    assert [task for task, *_ in places] == list(base)
+    assert {arm.label for arm in here} == {"plain", "LayerNorm", "KL-Norm B", "VIB"}  # frozen features lack sst2
