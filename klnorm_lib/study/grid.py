@@ -136,6 +136,15 @@ class Grid:
             items += [self._item(part, task, size, encoder, arm, draw, trial, "final") for draw in part.draws]
         return _once(items)
 
+    def recorded(self, records: Iterable[Record], parts: Iterable[str] | None = None) -> tuple[int, int]:
+        """How many runs of these parts are among ``records``, finished, and how many there are in all."""
+        records = list(records)
+        held = {_key(r.run) for r in records if r.status == "finished"}
+        tuning = self.tuning(parts)
+        known = [*tuning, *self.final(records, parts, untuned=[])]
+        planned = len(tuning) + sum(len(part.draws) for part, *_ in self._cells(parts))
+        return sum(_key(item.run.to_dict()) in held for item in known), planned
+
     def _cells(self, parts: Iterable[str] | None) -> Iterator[tuple[Part, str, int | None, str, Arm]]:
         for part in self.chosen_parts(parts):
             for task, sizes in part.tasks.items():

@@ -131,3 +131,15 @@ def test_an_unknown_study_is_told(tmp_path):
         grid.load("texts")
     with pytest.raises(StudyError, match="no study file at"):
         grid.load(tmp_path / "mine.yaml")
+
+
+def test_it_is_known_how_much_of_a_part_is_recorded(small):
+    tuning = [finished(i, 0.5) for i in small.tuning()]
+    final = small.final(tuning)
+    planned = len(tuning) + len(final)
+    assert small.recorded([]) == (0, planned)
+    assert small.recorded(tuning) == (len(tuning), planned)
+    assert small.recorded([*tuning, *(finished(i, 0.5) for i in final[:4])]) == (len(tuning) + 4, planned)
+    failed = finished(final[0], 0.5)
+    failed.status = "failed"
+    assert small.recorded([*tuning, failed]) == (len(tuning), planned)
