@@ -18,6 +18,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from klnorm_lib import cli_fisher
+from klnorm_lib.cli_options import Json
 
 EVERY = ("task", "size", "encoder", "method", "split_seed", "seed", "metric", "train", "validation", "test", "hash")
 HELP = "Fine-tuning with few labels: KL-Norm, guided dropout and their controls."
@@ -62,14 +63,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
-
-
-def _as_json(ctx: typer.Context, value: bool) -> bool:
-    ctx.meta["json"] = value
-    return value
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.", callback=_as_json)]
 
 
 def _version(value: bool) -> None:

@@ -6,13 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from klnorm_lib.cli_options import Json
 
-def _as_json(ctx: typer.Context, value: bool) -> bool:
-    ctx.meta["json"] = value  # an error is told in JSON as well
-    return value
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.", callback=_as_json)]
 MODEL = typer.Option(help="One of `klnorm encoders`, a folder, or a hub id.")
 TEXT = typer.Option(metavar="CORPUS", help="File or folder of running text, or a corpus of KLNORM_MIRROR; repeatable.")
 SHOWN = ("model", "kind", "sequences", "tokens", "predicted", "length", "mask_probability", "labels", "seed", "seconds")

@@ -10,7 +10,7 @@ import klnorm_lib
 ROOT = Path(klnorm_lib.__file__).parent
 FLOORS = (("functional", "tasks", "encoders", "studies"), ("methods", "probes"), ("study",), ("report",), ("cli",))
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
-FLOOR |= {"cli_fisher": 4, "cli_lists": 4, "cli_study": 4, "__main__": 4}
+FLOOR |= {"cli_fisher": 4, "cli_lists": 4, "cli_options": 4, "cli_study": 4, "__main__": 4}
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT or p.stem != "__init__")
 
 

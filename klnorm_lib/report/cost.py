@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 import pandas as pd
 
 from klnorm_lib.probes.cost import ratio
+from klnorm_lib.report import measured
 
 LABELS = {
     "plain": "plain",
@@ -26,24 +25,16 @@ LABELS = {
 
 def read() -> dict[str, Any]:
     """The packaged measurement, checked against its schema."""
-    values = json.loads(resources.files("klnorm_lib.studies").joinpath("cost.json").read_text(encoding="utf-8"))
+    values = measured.packaged("cost")
     check(values)
     return values
 
 
 def check(values: Any) -> None:
-    """Raise ``ValueError`` where ``values`` does not fit ``studies/cost.schema.json``, or rounds are not paired."""
-    from jsonschema import Draft202012Validator
-
-    schema = json.loads(resources.files("klnorm_lib.studies").joinpath("cost.schema.json").read_text(encoding="utf-8"))
-    error = next(iter(sorted(Draft202012Validator(schema).iter_errors(values), key=lambda e: list(e.path))), None)
-    if error is not None:
-        where = ".".join(map(str, error.absolute_path)) or "the measurement itself"
-        raise ValueError(f"{where}: {error.message[:200]}; it is written by `make bench` and not edited by hand")
+    """Raise ``ValueError`` where ``values`` do not fit ``studies/cost.schema.json``, or rounds do not pair."""
+    measured.fit_schema(values, "cost", "`make bench`")
     for model in values["models"]:
-        lengths = {len(arm[clock]) for arm in model["arms"].values() for clock in ("cpu_seconds", "wall_seconds")}
-        if len(lengths) > 1:
-            raise ValueError(f"{model['encoder']}: arms have {sorted(lengths)} rounds, but rounds are paired")
+        measured.pair_rounds(model, model["encoder"])
 
 
 def ratios(model: Mapping[str, Any], baseline: str = "plain", clock: str = "cpu") -> dict[str, tuple]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from klnorm_lib.report import style
+from klnorm_lib.report import measured, style
 from klnorm_lib.study.stats.mean import mean_of_draws
 from klnorm_lib.study.stats.paired import t_interval
 
@@ -40,7 +38,7 @@ PUBLISHED = {
 
 def read() -> dict[str, Any]:
     """The packaged sections, checked."""
-    values = json.loads(resources.files("klnorm_lib.studies").joinpath("landscape.json").read_text(encoding="utf-8"))
+    values = measured.packaged("landscape")
     check(values)
     return values
 
@@ -51,15 +49,8 @@ def check(values: Any) -> None:
     Every section must have as many losses as its axis has coordinates, 0 among them; all sections of a model must have
     the same loss there; and directions of a scheme of equal length must have the model's length.
     """
-    from jsonschema import Draft202012Validator
-
-    file = resources.files("klnorm_lib.studies").joinpath("landscape.schema.json")
-    schema = json.loads(file.read_text(encoding="utf-8"))
-    error = next(iter(sorted(Draft202012Validator(schema).iter_errors(values), key=lambda e: list(e.path))), None)
+    measured.fit_schema(values, "landscape", "benchmarks/landscape.py")
     made = "it is written by benchmarks/landscape.py and not edited by hand"
-    if error is not None:
-        where = ".".join(map(str, error.absolute_path)) or "the record itself"
-        raise ValueError(f"{where}: {error.message[:200]}; {made}")
     for model in values["models"]:
         origins = set()
         for part in model["profiles"]:

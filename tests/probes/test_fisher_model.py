@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from klnorm_lib.probes import diagonal_fisher
@@ -202,8 +203,7 @@ def test_parts_of_a_model_that_the_loss_does_not_see_are_zero():
 
 
 def test_only_an_adapter_is_trained():
-    peft = pytest.importorskip("peft")
-    model = peft.get_peft_model(language.build("bert"), peft.LoraConfig(r=2, target_modules=["query", "value"]))
+    model = get_peft_model(language.build("bert"), LoraConfig(r=2, target_modules=["query", "value"]))
     for name, p in model.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(p)
