@@ -232,7 +232,8 @@ def _swap_class(module: nn.Module, subclass_of: Callable[[type], type]) -> None:
     module.__class__ = subclass_of(type(module))
 
 
-def _rebuild(base: type, subclass_of: Callable[[type], type]) -> nn.Module:
+def rebuild(base: type, subclass_of: Callable[[type], type]) -> nn.Module:
+    """An empty module of class ``subclass_of(base)``: what a copy or a pickle of one begins with."""
     cls = subclass_of(base)
     return cls.__new__(cls)
 
@@ -273,7 +274,7 @@ def _regularised(base: type) -> type:
 
         def __reduce_ex__(self, protocol):
             # The auxiliary loss carries a graph, which neither copy nor pickle can take along.
-            return _rebuild, (base, _regularised), self.__dict__ | {"_klnorm_auxiliary": None}
+            return rebuild, (base, _regularised), self.__dict__ | {"_klnorm_auxiliary": None}
 
     return _named_like(base, Regularised)
 
@@ -291,7 +292,7 @@ def _saving_methods(base: type) -> type:
             return result
 
         def __reduce_ex__(self, protocol):
-            return _rebuild, (base, _saving_methods), self.__dict__
+            return rebuild, (base, _saving_methods), self.__dict__
 
     return _named_like(base, SavingMethods)
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from klnorm_lib.methods.contract import rebuild
+
 ATTENTION = "klnorm_gaussian"
 _UNDERSTOOD = ("eager", "sdpa")  # whose masks `gaussian_attention` can read
 
@@ -39,15 +41,10 @@ def noisy(base: type[nn.Module]) -> type[nn.Module]:
             return gaussian_dropout(x, self.p if hasattr(self, "p") else self.drop_prob) if self.training else x
 
         def __reduce_ex__(self, protocol):
-            return _rebuild, (base,), self.__dict__
+            return rebuild, (base, noisy), self.__dict__
 
     Gaussian.__name__ = Gaussian.__qualname__ = f"Gaussian{base.__name__}"
     return Gaussian
-
-
-def _rebuild(base: type[nn.Module]) -> nn.Module:
-    cls = noisy(base)
-    return cls.__new__(cls)
 
 
 class GaussianConfig:

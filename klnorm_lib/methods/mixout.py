@@ -19,7 +19,7 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from klnorm_lib.methods.contract import Method, replace_module
+from klnorm_lib.methods.contract import Method, rebuild, replace_module
 from klnorm_lib.methods.walk import encoder_of, places
 
 DEFAULT_P = 0.7
@@ -105,21 +105,16 @@ def _mixing(base: type[nn.Linear]) -> type[nn.Linear]:
             return mix(weight, self.mixout.weight, self.mixout_p)
 
         def __reduce_ex__(self, protocol):
-            return _rebuild, (base,), self.__dict__
+            return rebuild, (base, _mixing), self.__dict__
 
     MixingLinear.__name__ = MixingLinear.__qualname__ = f"Mixing{base.__name__}"
     return MixingLinear
 
 
-def _rebuild(base: type[nn.Linear]) -> nn.Linear:
-    cls = _mixing(base)
-    return cls.__new__(cls)
-
-
 def _mixing_copy(linear: nn.Linear, p: float) -> nn.Linear:
     """A mixing layer with the very parameters, hooks and mode of ``linear``, which stays as it is."""
     copied = {key: type(value)(value) if isinstance(value, dict) else value for key, value in vars(linear).items()}
-    layer = _rebuild(type(linear))
+    layer = rebuild(type(linear), _mixing)
     layer.__dict__.update(copied)
     layer.mixout_p = p
     layer.mixout = Pretrained(linear.weight)
