@@ -115,7 +115,7 @@ def _bytes(tensors) -> int:
 
 def main() -> None:
     """Measure, print the ratios, and write the file."""
-    from klnorm_lib.report import cost as report
+    from klnorm_lib.pages import cost as report
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few rounds on the small encoder; writes nothing")

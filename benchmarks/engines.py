@@ -20,8 +20,8 @@ import psutil
 
 import klnorm_lib
 from klnorm_lib.study import machine, read_records
-from klnorm_lib.study.engines import ENGINES
-from klnorm_lib.study.ledger import digest
+from klnorm_lib.sweep.engines import ENGINES
+from klnorm_lib.sweep.index import digest
 
 TARGET = Path(klnorm_lib.__file__).parent / "studies" / "engines.json"
 STUDY = "smoke"

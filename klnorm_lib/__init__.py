@@ -14,7 +14,10 @@ _HOME = {
     ),
     "klnorm_lib.probes": ("effective_rates",),
 }  # fmt: skip
-_MODULES = ("encoders", "functional", "methods", "probes", "report", "study", "tasks")
+_MODULES = (
+    "encoders", "figures", "functional", "methods", "pages", "pretraining", "probes", "sites", "study", "sweep",
+    "tasks",
+)  # fmt: skip
 __all__ = sorted([*_MODULES, *(name for names in _HOME.values() for name in names)])
 
 

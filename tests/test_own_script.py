@@ -13,7 +13,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 
 import klnorm_lib
 from klnorm_lib import KLNorm, MLPHead, NormHead, apply, encoders, methods, study, tasks
-from klnorm_lib.report.tables import packaged
+from klnorm_lib.pages.tables import packaged
 from tests import zoo
 from tests.book import ROOT
 from tests.methods.test_counting import ready

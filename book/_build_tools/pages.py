@@ -13,7 +13,10 @@ from pathlib import Path
 import nbformat
 from tasks_page import tasks_page
 
-FLOORS = ("functional", "tasks", "encoders", "methods", "probes", "study", "report", "cli")
+FLOORS = (
+    "functional", "tasks", "encoders", "sites", "probes", "methods", "pretraining", "study", "sweep", "figures", "pages",
+    "cli",
+)  # fmt: skip
 MADE = ("status", "results", "could_not_reproduce", "encoders", "tasks")
 GENERATED = (*MADE, "library/index", *(f"library/{floor}" for floor in FLOORS))
 PACKAGES = ("torch", "transformers", "datasets", "numpy", "scipy", "matplotlib", "papermill", "jupyter-book")
@@ -112,20 +115,20 @@ def library() -> dict[str, str]:
 
 def results() -> str:
     """The results page: tables made from the committed records, and nothing else."""
-    from klnorm_lib.report import results_html
+    from klnorm_lib.pages import results_html
 
     return results_html.page()
 
 
 def could_not_reproduce() -> str:
     """The paper's claims beside the verdicts of the records."""
-    from klnorm_lib.report import could_not_reproduce
+    from klnorm_lib.pages import could_not_reproduce
 
     return could_not_reproduce.page()
 
 
 def encoders() -> str:
     """The encoders that ship with the library: what they know and do not know, and their cards."""
-    from klnorm_lib.report import encoder_page
+    from klnorm_lib.pages import encoder_page
 
     return encoder_page.page()

@@ -1,6 +1,6 @@
 """A Sphinx extension: ``{record}`` before words in backticks puts a result from the records into a sentence.
 
-The words say which, "text: klnorm_b minus plain on trec at 200", as in ``klnorm_lib.report.quote``; the page then reads
+The words say which, "text: klnorm_b minus plain on trec at 200", as in ``klnorm_lib.pages.quote``; the page then reads
 "+1.2 points [...], cannot tell, 10 draws". A result that the records do not hold stops the build.
 """
 
@@ -12,7 +12,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxRole
 
-from klnorm_lib import report
+from klnorm_lib import pages
 
 
 class RecordRole(SphinxRole):
@@ -20,7 +20,7 @@ class RecordRole(SphinxRole):
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         try:
-            return [nodes.inline(self.rawtext, report.quote(self.text), classes=["record"])], []
+            return [nodes.inline(self.rawtext, pages.quote(self.text), classes=["record"])], []
         except (ValueError, LookupError) as error:
             message = self.inliner.reporter.error(str(error), line=self.lineno)
             return [self.inliner.problematic(self.rawtext, self.rawtext, message)], [message]

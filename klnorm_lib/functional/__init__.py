@@ -11,6 +11,7 @@ from klnorm_lib.functional.dropout import (
     dropout_variance,
 )
 from klnorm_lib.functional.gaussian import affine_gaussian_kl, kl_diag_gaussian, kl_per_feature
+from klnorm_lib.functional.noise import gaussian_dropout
 from klnorm_lib.functional.standardisation import STATISTICS, batch_moments, standardise
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "dropout_penalty_linear",
     "dropout_penalty_softmax",
     "dropout_variance",
+    "gaussian_dropout",
     "kl_diag_gaussian",
     "kl_per_feature",
     "standardise",

@@ -15,7 +15,7 @@ from klnorm_lib.methods.contract import add_module
 from klnorm_lib.methods.head import BeforeHead
 from klnorm_lib.methods.penalty import PenaltyLayer
 from klnorm_lib.methods.schedule import Schedule
-from klnorm_lib.methods.walk import encoder_of, join, places
+from klnorm_lib.sites.walk import encoder_of, join, places
 
 _LOST = (
     "this model was loaded with its trained weights, and the pretrained ones that {name} pulls to are not saved with "

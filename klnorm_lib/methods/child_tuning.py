@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from klnorm_lib.methods.anchor import Named, pretrained_parameters
 from klnorm_lib.methods.contract import Method, add_module, undo_later
-from klnorm_lib.methods.walk import encoder_of, unwrap
+from klnorm_lib.sites.walk import encoder_of, unwrap
 
 _LAYER = re.compile(r"(?:.+\.)?layers?\.\d+(?=\.)")
 _OF_NO_USE = "Child-Tuning chooses among weights that train, leave it out"

@@ -18,10 +18,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from klnorm_lib.methods.frames import real_positions
 from klnorm_lib.methods.passes import Comparison, loss_and_logits, twice
 from klnorm_lib.methods.penalty import Penalty, PenaltyLayer
-from klnorm_lib.methods.sites import unwrap
+from klnorm_lib.sites import unwrap
+from klnorm_lib.sites.positions import real_positions
 
 CONFIG_KEY = "klnorm"
 FORMAT = 1

@@ -17,8 +17,8 @@ from typing import ClassVar
 from torch import nn
 
 from klnorm_lib.methods.contract import Method
-from klnorm_lib.methods.sites import Site, dropout_sites, encoder_of
 from klnorm_lib.probes import rates as measured
+from klnorm_lib.sites import Site, dropout_sites, encoder_of
 
 DEFAULT_P = 0.1
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from klnorm_lib.methods.anchor import Anchor, Named, hang, pretrained_parameters
 from klnorm_lib.methods.contract import Method
 from klnorm_lib.methods.penalty import check_strengths
-from klnorm_lib.methods.walk import unwrap
+from klnorm_lib.sites.walk import unwrap
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import nn
 
 from klnorm_lib.methods.dropout import Dropout
 from klnorm_lib.methods.gaussian_noise import noisy, redirected
-from klnorm_lib.methods.sites import Site, dropout_sites
+from klnorm_lib.sites import Site, dropout_sites
 
 
 @dataclass(frozen=True)

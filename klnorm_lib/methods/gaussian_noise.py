@@ -14,22 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from klnorm_lib.functional.noise import gaussian_dropout
 from klnorm_lib.methods.contract import rebuild
 
 ATTENTION = "klnorm_gaussian"
 _UNDERSTOOD = ("eager", "sdpa")  # whose masks `gaussian_attention` can read
-
-
-def gaussian_dropout(x: Tensor, p: float) -> Tensor:
-    r""":math:`x\,(1 + \sqrt{p/(1-p)}\,\epsilon)`, :math:`\epsilon \sim N(0, 1)` anew for every element.
-
-    Any shape, 0 <= p < 1. Draws from torch's global generator. Mean x, variance :math:`x^2\,p/(1-p)`.
-    """
-    if has_torch_function_unary(x):  # so that probes can see the operation
-        return handle_torch_function(gaussian_dropout, (x,), x, p)
-    return torch.addcmul(x, x, torch.randn_like(x), value=math.sqrt(p / (1 - p))) if p else x
 
 
 @functools.cache

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from klnorm_lib.methods import rate_rules
 from klnorm_lib.methods.contract import Method, whole_numbers
 from klnorm_lib.methods.dropout import Dropout
-from klnorm_lib.methods.site_scores import AGGREGATIONS, site_scores
-from klnorm_lib.methods.sites import dropout_sites
-from klnorm_lib.methods.walk import encoder_of, unwrap
+from klnorm_lib.sites import dropout_sites
+from klnorm_lib.sites.scores import AGGREGATIONS, site_scores
+from klnorm_lib.sites.walk import encoder_of, unwrap
 
 TASK = "task"
 
@@ -40,7 +40,7 @@ class GuidedDropout(Method):
     or a file of ``klnorm fisher``; None is the table of the model's own encoder; ``"task"`` the Fisher of the task
     loss on the training rows, which needs :meth:`prepare`. ``rule``, ``p_upper``, ``p_lower``, ``match_mean`` and
     ``seed`` (of rule ``random``; None: 0) are those of :func:`klnorm_lib.methods.rate_rules.rates_from_scores`,
-    ``aggregation`` that of :func:`klnorm_lib.methods.site_scores.site_scores`. A model is saved with its rates, so
+    ``aggregation`` that of :func:`klnorm_lib.sites.scores.site_scores`. A model is saved with its rates, so
     that loading it needs no table.
 
     Raises ``ValueError`` for an unknown rule or aggregation and rates out of range; applying it raises ``ValueError``
@@ -91,7 +91,7 @@ class GuidedDropout(Method):
         """The method with its rates made from ``fisher`` now.
 
         ``fisher``: parameter name -> tensor (what ``diagonal_fisher`` returns), a ``FisherTable``, or the name or path
-        of one. Raises what :func:`klnorm_lib.methods.site_scores.site_scores` and
+        of one. Raises what :func:`klnorm_lib.sites.scores.site_scores` and
         :func:`klnorm_lib.methods.rate_rules.rates_from_scores` raise, and ``FileNotFoundError``.
         """
         told = str(fisher) if isinstance(fisher, (str, PathLike)) else _told(fisher)

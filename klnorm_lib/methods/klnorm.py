@@ -28,8 +28,8 @@ from klnorm_lib.methods.head import insert_before_head
 from klnorm_lib.methods.heads import GaussianHeads
 from klnorm_lib.methods.penalty import PenaltyLayer
 from klnorm_lib.methods.schedule import Schedule
-from klnorm_lib.methods.sites import norm_paths
 from klnorm_lib.methods.standardiser import ChannelStandardiser, Standardiser
+from klnorm_lib.sites import norm_paths
 
 FORMS = ("A", "B", "C")
 PLACEMENTS = ("pooled", "internal")

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from klnorm_lib.methods.contract import Method, rebuild, replace_module
-from klnorm_lib.methods.walk import encoder_of, places
+from klnorm_lib.sites.walk import encoder_of, places
 
 DEFAULT_P = 0.7
 

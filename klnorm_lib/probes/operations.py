@@ -14,7 +14,7 @@ from scipy.stats import binom
 from torch import Tensor
 from torch.nn import functional as F
 
-from klnorm_lib.methods.gaussian_noise import gaussian_dropout
+from klnorm_lib.functional.noise import gaussian_dropout
 
 # Two-sided probability below which a zero count contradicts its rate (6.5 standard errors): hundreds of operations
 # are checked a pass, and none of them may raise a false alarm.

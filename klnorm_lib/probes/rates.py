@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from klnorm_lib.methods.sites import Site, dropout_sites, encoder_of
-from klnorm_lib.methods.walk import places
 from klnorm_lib.probes.inputs import dummy_inputs
 from klnorm_lib.probes.operations import WATCHED, Seen
 from klnorm_lib.probes.untouched import training_mode
+from klnorm_lib.sites import Site, dropout_sites, encoder_of
+from klnorm_lib.sites.walk import places
 
 
 @dataclass(frozen=True)

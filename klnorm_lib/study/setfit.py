@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from klnorm_lib.methods.frames import real_positions
+from klnorm_lib.sites.positions import real_positions
 from klnorm_lib.study import evaluation, features, linear, training
 from klnorm_lib.study.errors import StudyError
 from klnorm_lib.study.record import Record

@@ -9,7 +9,8 @@ from .errors import CorruptDataError, LayoutError, SourceUnavailableError, TaskE
 from .files import from_file
 from .fill import fill_mirror
 from .loading import SOURCES, load, load_with_provenance
-from .registry import OODSpec, TaskSpec, names, planted, spec
+from .registry import names, planted, spec
+from .task_spec import OODSpec, TaskSpec
 
 __all__ = [
     "SOURCES",

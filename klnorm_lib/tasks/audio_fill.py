@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from . import audio, audio_hub
-from .registry import DataSet, Splits, TaskSpec
+from .task_spec import DataSet, Splits, TaskSpec
 
 _ENDINGS = {b"RIFF": "wav", b"fLaC": "flac", b"OggS": "ogg", b"FORM": "aiff"}
 

@@ -14,9 +14,9 @@ from . import hub
 from .audio_mirror import matches, plain
 from .clips import Clip, Clips
 from .errors import CorruptDataError, LayoutError, SourceUnavailableError
-from .registry import DataSet, Splits, TaskSpec
 from .rows import align
 from .source import Found
+from .task_spec import DataSet, Splits, TaskSpec
 
 
 def read(spec: TaskSpec) -> Found:

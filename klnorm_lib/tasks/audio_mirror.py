@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from .clips import Clip, Clips, join_clips
 from .errors import CorruptDataError, LayoutError, SourceUnavailableError
 from .mirror import absent, find, read_info, revision_of, split_names
-from .registry import DataSet, Splits, TaskSpec
 from .rows import align
 from .source import Found
+from .task_spec import DataSet, Splits, TaskSpec
 
 _AGAIN = "Copy it again from where the folder came from, or fill the folder anew with `klnorm mirror`."
 

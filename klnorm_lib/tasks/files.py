@@ -14,9 +14,9 @@ from . import subsets
 from .clips import Clip, Clips
 from .errors import CorruptDataError, LayoutError, TaskError
 from .loading import assemble, check_request
-from .registry import TaskSpec
 from .rows import Rows, without_repeats
 from .source import Found
+from .task_spec import TaskSpec
 
 _TEST_SEED = 0  # fixed: the test rows must not change with the split seed
 _READERS = {

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from . import audio_fill, hub
 from .errors import LayoutError, TaskError
-from .registry import DataSet, TaskSpec, names, spec
+from .registry import names, spec
 from .rows import to_dataset
+from .task_spec import DataSet, TaskSpec
 
 
 def fill_mirror(

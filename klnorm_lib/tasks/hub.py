@@ -9,9 +9,9 @@ import datasets
 import huggingface_hub
 
 from .errors import LayoutError, SourceUnavailableError
-from .registry import DataSet, TaskSpec
 from .rows import Rows, align, check_scores, check_texts
 from .source import Found
+from .task_spec import DataSet, TaskSpec
 
 CONVERTED = "refs/convert/parquet"  # where the hub keeps a plain copy of data sets that ship as a script
 

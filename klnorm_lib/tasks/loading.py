@@ -10,9 +10,10 @@ import datasets
 from . import audio_hub, audio_mirror, builtin, hub, mirror, subsets
 from .clips import Clips, decode_all, speakers, without_speakers
 from .errors import SourceUnavailableError, TaskError
-from .registry import TaskSpec, names, spec
+from .registry import names, spec
 from .rows import Rows, checksum, key, to_dataset, without, without_repeats
 from .source import Found
+from .task_spec import TaskSpec
 
 SOURCES = ("auto", "hub", "mirror", "built-in")
 OOD_ROWS = 1000

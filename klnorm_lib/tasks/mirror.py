@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .errors import CorruptDataError, LayoutError, SourceUnavailableError
-from .registry import DataSet, Splits, TaskSpec
 from .rows import Rows, align, check_scores, check_texts, join
 from .source import Found
+from .task_spec import DataSet, Splits, TaskSpec
 
 VARIABLE = "KLNORM_MIRROR"
 

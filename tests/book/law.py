@@ -96,7 +96,7 @@ def form(notebook: NotebookNode) -> Iterator[str]:
 def last_cell(notebook: NotebookNode) -> Iterator[str]:
     cell = notebook.cells[-1]
     if cell.cell_type != "code" or not re.search(r"\bversions\(\)", cell.source):
-        yield "the last cell must print versions and hardware: klnorm_lib.report.versions()"
+        yield "the last cell must print versions and hardware: klnorm_lib.pages.versions()"
 
 
 def alternative_text(notebook: NotebookNode) -> Iterator[str]:

@@ -6,11 +6,11 @@ import typed_in_notebooks
 import typed_numbers
 
 from klnorm_lib.encoders.sources import HERE
-from klnorm_lib.report import card, evidence
+from klnorm_lib.pages import card, evidence
 from tests.book import NOTEBOOKS, PROSE, ROOT, law
 
 CARDS = sorted(HERE.glob("*/README.md"))
-PARTS = sorted((ROOT / "klnorm_lib/report").glob("*.md"))  # the prose of pages that the library fills
+PARTS = sorted((ROOT / "klnorm_lib/pages").glob("*.md"))  # the prose of pages that the library fills
 PAGES = {str(p.relative_to(ROOT)): p for p in [*PROSE, ROOT / "README.md", *PARTS, *CARDS]}
 CHAPTERS = {p.name: p for p in NOTEBOOKS}
 

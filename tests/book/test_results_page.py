@@ -8,10 +8,10 @@ import latex
 import pytest
 from bs4 import BeautifulSoup
 
-from klnorm_lib.report import results_html
-from klnorm_lib.report.cells import cells
+from klnorm_lib.pages import results_html
+from klnorm_lib.pages.cells import cells
 from tests.book import ROOT
-from tests.report import made
+from tests.pages import made
 
 BROWSER = next(filter(None, map(shutil.which, latex.BROWSERS)), None)
 # What a reader does, step by step; after each, the rows that are shown, in their order, and what the page says.

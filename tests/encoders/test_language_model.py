@@ -12,8 +12,8 @@ from klnorm_lib.encoders import language_model as module
 from klnorm_lib.encoders import resolve
 from klnorm_lib.encoders.corruption import Corruption
 from klnorm_lib.encoders.language_model import HEADS, head_parameters, load_language_model
-from klnorm_lib.encoders.mlm_head import MLMHeadConfig, decode, evaluate, features, train_head
 from klnorm_lib.encoders.windows import windows
+from klnorm_lib.pretraining.mlm_head import MLMHeadConfig, decode, evaluate, features, train_head
 from tests import language
 
 SHIPPED = sorted(folder.parent for folder in HEADS.glob("*/model.safetensors"))

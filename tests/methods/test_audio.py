@@ -6,10 +6,10 @@ from torch import nn
 
 from klnorm_lib import KLNorm, apply, auxiliary_loss, effective_rates
 from klnorm_lib.methods.klnorm import KLNormLayer
-from klnorm_lib.methods.sites import encoder_of, norm_paths
+from klnorm_lib.sites import encoder_of, norm_paths
 from tests import zoo
 from tests.methods.test_contract import METHODS, accumulated, stir, trainer_for, weights
-from tests.methods.test_sites import EXPECTED
+from tests.sites.test_sites import EXPECTED
 
 BOTH = ("wav2vec2", "wav2vec2-layer")  # a group normalisation, and layer normalisations, in the feature extractor
 INTERNAL = {

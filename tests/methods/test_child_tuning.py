@@ -9,8 +9,8 @@ import torch
 from klnorm_lib import L2SP, ChildTuning, GuidedDropout, KLNorm, Mixout, RDrop, apply, load
 from klnorm_lib.methods import from_dict, to_dict
 from klnorm_lib.methods.child_tuning import highest
-from klnorm_lib.methods.walk import encoder_of
 from klnorm_lib.probes import diagonal_fisher
+from klnorm_lib.sites.walk import encoder_of
 from tests import zoo
 from tests.methods.test_contract import accumulated, trainer_for
 

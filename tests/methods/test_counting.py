@@ -24,7 +24,7 @@ from klnorm_lib import (
 from klnorm_lib.methods.counting import added_parameters, encoder_parameters
 from klnorm_lib.probes.fisher.table import save_fisher
 from tests import zoo
-from tests.methods.test_sites import EXPECTED
+from tests.sites.test_sites import EXPECTED
 
 METHODS = [
     None,

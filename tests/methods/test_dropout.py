@@ -14,10 +14,10 @@ from transformers import BertForSequenceClassification, GPT2Config, GPT2ForSeque
 
 from klnorm_lib import Dropout, KLNorm, apply, effective_rates
 from klnorm_lib.methods import from_dict, to_dict
-from klnorm_lib.methods.sites import dropout_sites
+from klnorm_lib.sites import dropout_sites
 from tests import zoo
-from tests.methods.test_sites import EXPECTED, lora
 from tests.probes.test_rates import freeze_attention
+from tests.sites.test_sites import EXPECTED, lora
 
 
 @pytest.mark.parametrize(("name", "attention"), zoo.CASES)

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from klnorm_lib import Dropout, GaussianDropout, KLNorm, apply, effective_rates, load
+from klnorm_lib.functional.noise import gaussian_dropout
 from klnorm_lib.methods import from_dict, to_dict
-from klnorm_lib.methods.gaussian_noise import gaussian_dropout
-from klnorm_lib.methods.sites import dropout_sites
 from klnorm_lib.probes.operations import Moments, _in_gaussian
 from klnorm_lib.probes.rates import readings
+from klnorm_lib.sites import dropout_sites
 from tests import zoo
-from tests.methods.test_sites import EXPECTED, lora
+from tests.sites.test_sites import EXPECTED, lora
 
 CASES = [(name, attention) for name, attention in zoo.CASES if name != "wavlm"]
 

@@ -13,15 +13,15 @@ from klnorm_lib import Dropout, GuidedDropout, KLNorm, apply, auxiliary_loss, ef
 from klnorm_lib.encoders.sources import EncoderSource
 from klnorm_lib.methods import build, from_dict, to_dict
 from klnorm_lib.methods.rate_rules import RULES, rates_from_scores
-from klnorm_lib.methods.site_scores import AGGREGATIONS, site_scores
-from klnorm_lib.methods.sites import dropout_sites, encoder_of
 from klnorm_lib.probes import rates as measured
 from klnorm_lib.probes.fisher import table as tables
 from klnorm_lib.probes.fisher.table import FisherTable, save_fisher
+from klnorm_lib.sites import dropout_sites, encoder_of
+from klnorm_lib.sites.scores import AGGREGATIONS, site_scores
 from tests import zoo
-from tests.methods.test_site_scores import random_fisher
-from tests.methods.test_sites import EXPECTED, lora
 from tests.probes.test_rates import freeze_attention
+from tests.sites.test_scores import random_fisher
+from tests.sites.test_sites import EXPECTED, lora
 
 
 def guided(model, **settings):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from klnorm_lib import L2SP, KLNorm, Mixout, NormHead, RDrop, apply, auxiliary_loss, load
-from klnorm_lib.methods.walk import encoder_of
+from klnorm_lib.sites.walk import encoder_of
 from tests import zoo
 from tests.methods.test_contract import accumulated, trainer_for
 

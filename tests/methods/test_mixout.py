@@ -8,7 +8,7 @@ from torch import nn
 
 from klnorm_lib import Dropout, KLNorm, Mixout, apply, load
 from klnorm_lib.methods.mixout import mix
-from klnorm_lib.methods.walk import encoder_of
+from klnorm_lib.sites.walk import encoder_of
 from tests import zoo
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

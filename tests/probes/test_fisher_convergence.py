@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from klnorm_lib.methods.site_scores import site_scores
 from klnorm_lib.probes.fisher import convergence, package
 from klnorm_lib.probes.fisher.convergence import Blocks, agreement, kendall, packaged, rate_shift, spearman
 from klnorm_lib.probes.fisher.estimate import FisherConfig, estimate
 from klnorm_lib.probes.fisher.table import FisherTable, load_fisher
+from klnorm_lib.sites.scores import site_scores
 from tests import language, zoo
 
 MODEL = zoo.build("bert", kind="encoder")

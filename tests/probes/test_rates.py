@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from transformers.models.bert.modeling_bert import BertSelfAttention
 
 from klnorm_lib import KLNorm, apply, effective_rates
-from klnorm_lib.methods.sites import dropout_sites, encoder_of
 from klnorm_lib.probes.inputs import dummy_inputs
 from klnorm_lib.probes.operations import _plausible
+from klnorm_lib.sites import dropout_sites, encoder_of
 from tests import zoo
-from tests.methods.test_sites import EXPECTED, lora
+from tests.sites.test_sites import EXPECTED, lora
 
 RATES = (0.0, 0.03, 0.1, 0.25, 0.5)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from klnorm_lib.study import stats
-from tests.report.test_card import fake
+from tests.pages.test_card import fake
 
 
 def test_t_interval_by_hand():

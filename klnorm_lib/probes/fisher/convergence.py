@@ -50,7 +50,7 @@ class Blocks:
 
     def scores(self, aggregation: str = "tensor_mean") -> tuple[list[str], np.ndarray]:
         """Names of the dropout sites, and the score of each in every block: (blocks, sites)."""
-        from klnorm_lib.methods.site_scores import site_scores
+        from klnorm_lib.sites.scores import site_scores
 
         each = [site_scores(self.table([i]), aggregation) for i in range(len(self.sums))]
         return list(each[0]), np.array([list(scores.values()) for scores in each])

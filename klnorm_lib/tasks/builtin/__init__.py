@@ -6,9 +6,9 @@ import random
 from dataclasses import replace
 from functools import cache
 
-from ..registry import OODSpec, TaskSpec
 from ..rows import Rows
 from ..source import Found
+from ..task_spec import OODSpec, TaskSpec
 from . import nli, sentiment, speech, topics
 
 GRAMMAR_VERSION = 1  # raise it whenever a row changes: it is the revision in provenance

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..audio_mirror import read_folder
-from ..registry import DataSet, OODSpec, Splits, TaskSpec
 from ..source import Found
+from ..task_spec import DataSet, OODSpec, Splits, TaskSpec
 
 HERE = Path(__file__).parent
 _SHIFT = "ood_"  # a split called ood_NAME is the out-of-domain set NAME

@@ -1,0 +1,146 @@
+"""The measured parts of an encoder's card: regenerated from its records, never typed.
+
+A card holds ``<!-- NAME -->`` ... ``<!-- /NAME -->`` marks; ``refresh`` fills what lies between them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import defaultdict
+
+import numpy as np
+
+from klnorm_lib.encoders.sources import HERE, RANDOM, names
+from klnorm_lib.pages import card_claims
+from klnorm_lib.pages.tables import packaged
+from klnorm_lib.study import Record, read_records
+from klnorm_lib.study.stats import Scores, best_rate, differences, shared_rates, t_interval
+
+
+def refresh(name: str) -> str:
+    """The card of a built-in encoder with its measured parts made anew from pretraining.json and the records.
+
+    Only parts that the card has marks for are made. Raises ``LookupError`` when a part compares twins of which no
+    packaged record tells.
+    """
+    folder = HERE / name
+    text = (folder / "README.md").read_text()
+    for mark, make in PARTS.items():
+        if f"<!-- {mark} -->" in text:
+            body = make(name)
+            text = re.sub(
+                rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", lambda m, b=body: f"{m[1]}\n{b}\n{m[2]}", text, flags=re.S
+            )
+    return text
+
+
+def recipe(name: str) -> str:
+    """How it was pretrained and what it predicts of held-out text or speech, as a markdown table."""
+    told = json.loads((HERE / name / "pretraining.json").read_text())
+    rows = _of_sound(told) if "audio_seconds_seen" in told else _of_text(told)
+    return "\n".join(["| | |", "|:--|:--|", *(f"| {k} | {v} |" for k, v in rows.items())]) + "\n"
+
+
+def _of_text(told: dict) -> dict[str, str]:
+    config = told["config"]
+    rows = {
+        "layers x width, heads": f"{config['layers']} x {config['hidden_size']}, {config['heads']}",
+        "vocabulary": f"{config['vocab_size']:,} word pieces, lower case",
+        "corpora": ", ".join(config["corpora"]),
+        "tokens in the corpora": f"{told['train_tokens']:,}",
+        "tokens seen": f"{told['tokens_seen']:,}",
+        "steps x sequences x tokens": f"{told['step']:,} x {config['batch_size']} x {config['length']}"
+        + (", most of them cut into shorter pieces" if config.get("shorten") else ""),
+        "peak learning rate": f"{config['learning_rate']:g}",
+        "masked tokens": f"{config['mask_probability']:.0%}",
+    }
+    if config.get("teacher"):
+        rows["teacher, in pretraining only"] = f"{config['teacher']}, its weight in the loss {config['distillation']:g}"
+    return {
+        **rows,
+        **_time(told),
+        "held-out masked-token loss": f"{told['heldout_loss']:.3f} nats",
+        "held-out masked-token perplexity": f"{math.exp(told['heldout_loss']):.1f}",
+    }
+
+
+def _of_sound(told: dict) -> dict[str, str]:
+    config = told["config"]
+    return {
+        "layers x width, heads": f"{config['layers']} x {config['hidden_size']}, {config['heads']}",
+        "parameters": f"{told['parameters']:,}",
+        "texts read aloud": ", ".join(config["corpora"]),
+        "synthesised speech": f"{told['corpus_seconds'] / 3600:.1f} hours, {told['utterances']:,} utterances",
+        "voices, languages, phonemes": f"{told['voices']}, {told['languages']}, {told['phonemes']}",
+        "speech and sound seen": f"{told['audio_seconds_seen'] / 3600:.1f} hours, with changes of its own each time",
+        "steps x words": f"{told['step']:,} x {config['batch_size']}",
+        "peak learning rate": f"{config['learning_rate']:g}",
+        **_time(told),
+        "held-out phoneme accuracy of a frame": f"{told['heldout_phoneme_accuracy']:.1%} "
+        f"(always the most frequent: {told['heldout_phoneme_chance']:.1%})",
+    }
+
+
+def _time(told: dict) -> dict[str, str]:
+    return {"time": f"{told['seconds'] / 60:.0f} minutes on a shared {told['device']}, threads used: {told['threads']}"}
+
+
+def twins(name: str) -> str:
+    """The encoder against the same architecture with random weights, seed by seed, as a markdown table.
+
+    Each arm's learning rate is the one with the best mean validation score over the seeds; the test scores at that
+    rate are paired by seed, and the 95 % interval of the mean difference is Student's t.
+    """
+    records = [
+        r
+        for r in _packaged()
+        if r.status == "finished" and r.method["name"] == "plain" and r.encoder["name"] in (name, name + RANDOM)
+    ]
+    cells: dict[tuple, list[Record]] = defaultdict(list)
+    for record in records:
+        cells[record.task["name"], record.run["size"], record.run["steps"]].append(record)
+    cells = {place: members for place, members in cells.items() if len({r.encoder["name"] for r in members}) == 2}
+    if not cells:
+        raise LookupError(f"no packaged record compares {name} with {name}{RANDOM}; run the comparison first")
+    lines = [
+        "| task | labels | seeds | pretrained, mean | random, mean | difference, 95 % interval |",
+        "|:--|--:|--:|--:|--:|:--|",
+    ]
+    for (task, size, _), members in sorted(cells.items()):
+        arms = shared_rates(*([r for r in members if r.encoder["name"] == e] for e in (name, name + RANDOM)))
+        best = [best_rate(arm) for arm in arms]
+        change = differences(best[0][0], best[1][0])
+        low, high = t_interval(change)
+        lines.append(
+            f"| {task} | {size} | {len(change)} | {' | '.join(_arm(*b) for b in best)} "
+            f"| {change.mean():+.3f} [{low:+.3f}, {high:+.3f}] |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _arm(scores: Scores, rate: float, largest: bool) -> str:
+    return f"{np.mean(list(scores.values())):.3f} at {rate:g}{' (largest tried)' if largest else ''}"
+
+
+def claims(name: str) -> str:
+    """The encoder against its random twin and the baseline, as a table and in words; see ``card_claims``."""
+    plan = card_claims.plans_of(name)[0]
+    return card_claims.claims_table(plan, card_claims.claims(plan, _packaged()))
+
+
+def table(name: str) -> str:
+    """Every frozen arm on every task and size, as a markdown table; see ``card_claims``."""
+    return card_claims.ladder_table(card_claims.plans_of(name)[1], _packaged())
+
+
+def _packaged() -> list[Record]:
+    return [record for path in packaged() for record in read_records(path)]
+
+
+PARTS = {"recipe": recipe, "twins": twins, "claims": claims, "table": table}
+
+if __name__ == "__main__":
+    for built_in in names():
+        (HERE / built_in / "README.md").write_text(refresh(built_in))

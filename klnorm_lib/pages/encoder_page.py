@@ -1,0 +1,114 @@
+"""The page on the encoders that ship: how they came to be, what they know, what they do not, and their cards."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from math import prod
+from pathlib import Path
+
+from klnorm_lib.encoders.sources import HERE, names
+from klnorm_lib.figures import style
+from klnorm_lib.pages import card_claims, card_figures
+from klnorm_lib.pages.knows import GAP, fill, neighbours
+from klnorm_lib.pages.tables import packaged
+from klnorm_lib.study import Record, read_records
+
+SENTENCES = (
+    f"the capital of france is {GAP}.",
+    f"he opened the {GAP} and walked in.",
+    f"the film was long and {GAP}.",
+    f"the children {GAP} playing in the garden.",
+    f"the key to the old cabinets {GAP} lost.",
+    f"she did not like the book, because it was {GAP}.",
+)
+WORDS = ("king", "river", "monday", "happy", "doctor", "france")
+
+
+@cache
+def _records() -> tuple[Record, ...]:
+    return tuple(record for path in packaged() for record in read_records(path))
+
+
+def page() -> str:
+    """The whole page in markdown; figures show what the records hold by now."""
+    text = [n for n in names() if (HERE / n / "tokenizer.json").is_file()]
+    claims, ladder = _figures()
+    parts = {"sizes": _sizes(), "gaps": gaps_table(text), "alike": alike_table(text)}
+    parts |= {"claims": claims, "ladder": ladder, "cards": "\n".join(map(_card, names()))}
+    prose = Path(__file__).with_suffix(".md").read_text("utf-8")
+    return re.sub(r"<!-- (\w+) -->", lambda mark: parts[mark[1]], prose)
+
+
+def _card(name: str) -> str:
+    text = re.sub(r"\A---\n.*?\n---\n", "", (HERE / name / "README.md").read_text("utf-8"), flags=re.DOTALL)
+    bare = re.sub(r"<!-- (?:/?\w+|constants:.*?) -->\n", "", text)
+    return re.sub(r"(?m)^(#+ )", r"##\1", bare)
+
+
+def _sizes() -> str:
+    """What each encoder is, in one row."""
+    rows = ["| encoder | takes | layers x width | parameters | pretrained for |", "|:--|:--|--:|--:|--:|"]
+    for name in names():
+        config = json.loads((HERE / name / "config.json").read_text("utf-8"))
+        told = json.loads((HERE / name / "pretraining.json").read_text("utf-8"))
+        takes = "text" if (HERE / name / "tokenizer.json").is_file() else "speech and sound, 16 kHz"
+        size = f"{config['num_hidden_layers']} x {config['hidden_size']}"
+        time = f"{told['seconds'] / 60:.0f} minutes on a {told['device']}"
+        rows.append(f"| `{name}` | {takes} | {size} | {_parameters(name) / 1e6:.1f} million | {time} |")
+    return "\n".join(rows) + "\n"
+
+
+def _parameters(name: str) -> int:
+    from safetensors import safe_open
+
+    total = 0
+    for file in sorted((HERE / name).glob("*.safetensors")):
+        with safe_open(file, "np") as held:
+            total += sum(prod(held.get_slice(key).get_shape()) for key in held.keys())  # noqa: SIM118
+    return total
+
+
+def gaps_table(encoders: list[str]) -> str:
+    """What each text encoder puts into the gaps of ``SENTENCES``, as a markdown table."""
+    rows = [f"| sentence | {' | '.join(encoders)} |", f"|:--|{':--|' * len(encoders)}"]
+    for sentence in SENTENCES:
+        cells = [", ".join(f"{_word(w)} {p:.0%}" for w, p in fill(name, sentence)) for name in encoders]
+        rows.append(f"| {sentence.replace(GAP, '[ ]')} | {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def alike_table(encoders: list[str]) -> str:
+    """The words that each text encoder takes to be like those of ``WORDS``, as a markdown table."""
+    rows = [f"| word | {' | '.join(encoders)} |", f"|:--|{':--|' * len(encoders)}"]
+    for word in WORDS:
+        cells = [", ".join(w for w, _ in neighbours(name, word)) for name in encoders]
+        rows.append(f"| {word} | {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _word(piece: str) -> str:
+    return f"`{piece}`" if not piece.isalpha() else piece
+
+
+def _figures() -> tuple[str, str]:
+    """The forest plot of all claims with its words, and the scores against labels; empty without records."""
+    style.use()
+    planned = {name: card_claims.plans_of(name) for name in names()}
+    found = {n: card_claims.claims(claims, _records()) for n, (claims, _) in planned.items() if claims}
+    cards = {name: claims for name, claims in found.items() if claims}
+    first = second = ""
+    if cards:
+        words = {name: card_claims.in_words(planned[name][0], claims) for name, claims in cards.items()}
+        alt = " ".join(["Forest plot.", *(f"{name}: {text.replace('**', '')}" for name, text in words.items())])
+        caption = "Small dots: seeds. Marks: means. Bars: intervals of the mean. Triangles: zero is left out."
+        first = card_figures.as_html(card_figures.claims_figure(cards), alt, caption)
+        first += "\n\n" + "\n\n".join(f"`{name}`. {text}" for name, text in words.items())
+    for name, (_, table) in planned.items():
+        cells = card_claims.ladder(table, _records()) if table else {}
+        if cells:
+            alt = f"Lines of the mean score against the number of labels, for {', '.join(e for e, _ in table.arms)}."
+            caption = f"Frozen features and a linear model on them. The table is on the card of {name}."
+            second = card_figures.as_html(card_figures.ladder_figure(cells), alt, caption)
+    return first, second

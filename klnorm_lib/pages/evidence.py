@@ -1,0 +1,117 @@
+"""The evidence of a method's card: paired differences from the packaged records, never typed.
+
+A card holds ``<!-- evidence -->`` ... ``<!-- /evidence -->``; ``python -m klnorm_lib.pages.evidence FOLDER`` fills
+them.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from klnorm_lib.pages.cells import HALVED, MACHINERY, SECOND, TEST, Cell, by_study, cells, over_places
+from klnorm_lib.pages.tables import packaged
+from klnorm_lib.study import Record
+
+BASELINES = {  # "plain" of the studies of dropout is called by its rate
+    "plain": ("plain", "uniform_10"),
+    "plain at the common rate": (SECOND,),
+    "LayerNorm": ("layernorm", "norm_head(kind=layer)"),
+    "plain with half the dropout": (HALVED,),
+}
+NONE = (
+    "No comparison has been recorded yet, so this card claims nothing about accuracy. When a study with this method "
+    "is in the\nrecords, its paired intervals will be drawn here."
+)
+READ = """\
+Test score, method minus baseline, in points: the mean over the places of a study (task and number of labels), with its
+95 % interval, and the verdicts of the single places. Arms are paired draw by draw. *Trials*: how many settings an arm
+could choose from, on validation rows; with one trial nothing was chosen. Studies that tuned nothing, and every single
+place, are on the {doc}`../results` page."""
+NOTES = {
+    "plain at the common rate": "Where tuning gave plain another learning rate than most arms, the difference to plain "
+    "at their rate stands beside; that arm was added once this was seen.",
+    "plain with half the dropout": "In study guided all arms share one learning rate. Plain has a dropout of .1 there, "
+    "as the encoders come; a method that lowers the rates has to be better than plain with a dropout of .05, too.",
+}
+
+
+def evidence(name: str) -> str:
+    """Paired differences of every tuned arm of a method from its baselines, as markdown."""
+    rows = []
+    for study, records in _studies().items():
+        final = [r for r in records if r.study["stage"] == "final"]
+        if any(r.study["trials"] > 1 for r in final):
+            rows += _rows(study, final, name)
+    if not rows:
+        return NONE
+    shown = [b for b in BASELINES if any(b in against for _, against in rows)]
+    read = "\n".join([READ, *(textwrap.fill(NOTES[b], 120, break_on_hyphens=False) for b in shown if b in NOTES)])
+    head = f"| study | encoder | arm | trials | places, draws | {' | '.join(f'minus {b}' for b in shown)} |"
+    lines = [f"| {start} | {' | '.join(against.get(b, '–') for b in shown)} |" for start, against in rows]
+    return "\n".join([read, "", head, f"|:--|:--|:--|--:|:--|{':--|' * len(shown)}", *lines])
+
+
+@cache
+def _studies() -> dict[str, list[Record]]:
+    return {name: records for name, records in by_study(packaged()).items() if name not in MACHINERY}
+
+
+def _rows(study: str, records: Sequence[Record], name: str) -> list[tuple[str, dict[str, str]]]:
+    """One row for each arm of the method and encoder: how it starts, and what stands under each baseline."""
+    arms = {r.study["arm"]: r.study["label"] for r in records if name in r.method["name"].split("+")}
+    trials = {r.study["arm"]: r.study["trials"] for r in records}
+    baselines = {shown: next((b for b in names if _has(records, b)), None) for shown, names in BASELINES.items()}
+    against: dict[str, dict[tuple[str, str], list[Cell]]] = {shown: {} for shown in BASELINES}
+    for shown, baseline in baselines.items():
+        held = [r for r in records if r.study["arm"] in (*arms, baseline)]
+        for c in cells(held, study, baseline) if baseline else ():
+            if c.arm in arms and c.split == TEST and c.against is not None:
+                against[shown].setdefault((c.against.encoder, c.arm), []).append(c)
+    places = list(dict.fromkeys(place for of in against.values() for place in of))
+    return [
+        _row(study, encoder, arms[arm], trials[arm], {b: of.get((encoder, arm), []) for b, of in against.items()})
+        for encoder, arm in places
+    ]
+
+
+def _has(records: Sequence[Record], arm: str) -> bool:
+    return any(r.study["arm"] == arm for r in records)
+
+
+def _row(
+    study: str, encoder: str, label: str, trials: int, against: Mapping[str, Sequence[Cell]]
+) -> tuple[str, dict[str, str]]:
+    found = max(against.values(), key=len)
+    draws = sorted({c.against.k for c in found})
+    size = f"{len(found)}, {draws[0]}" if len(draws) == 1 else f"{len(found)}, {draws[0]} to {draws[-1]}"
+    start = " | ".join([study, encoder.split("/")[-1], label, str(trials), size])
+    return start, {b: _told(of) for b, of in against.items() if of}
+
+
+def _told(found: Sequence[Cell]) -> str:
+    mean, low, high = (100 * value for value in over_places(found))
+    counted = Counter(c.against.verdict for c in found)
+    verdicts = ", ".join(f"{counted[v]} {v}" if len(found) > 1 else v for v in VERDICTS if counted[v])
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]: {verdicts}"
+
+
+VERDICTS = ("better", "worse", "equivalent", "cannot tell")
+
+
+def refresh(card: str, name: str) -> str:
+    """The text of a card with its evidence made anew."""
+    body = evidence(name)
+    return re.sub(
+        r"(<!-- evidence -->\n).*?(<!-- /evidence -->)", lambda m: f"{m[1]}\n{body}\n\n{m[2]}", card, flags=re.S
+    )
+
+
+if __name__ == "__main__":
+    for file in Path(sys.argv[1]).glob("*.md"):
+        file.write_text(refresh(file.read_text(), file.stem))

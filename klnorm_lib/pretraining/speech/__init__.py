@@ -1,0 +1,1 @@
+"""Pretraining of the speech encoder that ships, on synthesised speech."""

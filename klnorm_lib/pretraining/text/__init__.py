@@ -1,0 +1,1 @@
+"""Masked-language-model pretraining of the text encoders that ship."""

@@ -1,0 +1,191 @@
+"""The dropout sites of an encoder, by role and name, never by index.
+
+``embeddings``                   what enters the first layer
+``layer.{i}.attention_probs``    attention weights after the softmax
+``layer.{i}.attention_output``   the attention block, before it joins the residual stream
+``layer.{i}.ffn_hidden``         inside the feed-forward block (audio encoders)
+``layer.{i}.ffn_output``         the feed-forward block, before it joins the residual stream
+
+A BERT with L layers has 1 + 3L of them. An architecture has those that its code has: DistilBERT has no
+``attention_output``. Dropout of the classifier and the pooler, layer-drop and peft's own dropout are no sites.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from klnorm_lib.sites.walk import Place, encoder_of, join, places
+
+KINDS = ("attention_probs", "attention_output", "ffn_hidden", "ffn_output")
+
+_LAYER = re.compile(r"(?:encoder|transformer)\.layers?\.(\d+)\.(.+)")
+_IN_LAYER = (
+    (re.compile(r"attention\.(?:self|attn)\.dropout"), "attention_probs", True),
+    # DeBERTa drops relative positions on their way into the same attention scores.
+    (re.compile(r"attention\.(?:self|attn)\.pos_dropout"), "attention_probs", False),
+    (re.compile(r"attention\.output\.dropout|dropout"), "attention_output", True),
+    (re.compile(r"feed_forward\.intermediate_dropout"), "ffn_hidden", True),
+    (re.compile(r"(?:output|ffn)\.dropout|feed_forward\.output_dropout"), "ffn_output", True),
+)
+_ABOVE_LAYERS = (
+    # Audio encoders drop once more after their positional convolution; that is what enters the first layer.
+    (re.compile(r"embeddings\.dropout|encoder\.dropout"), "embeddings", True),
+    (re.compile(r"feature_projection\.dropout|feature_dropout"), "embeddings", False),
+    # DeBERTa's convolution joins the residual stream together with the output of its first layer.
+    (re.compile(r"encoder\.conv\.dropout"), "layer.0.ffn_output", False),
+)
+LEFT_ALONE = re.compile(r"pooler\..*")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One number that the model's code reads as a dropout rate: ``attribute`` of ``module``, found at ``path``."""
+
+    module: nn.Module = field(repr=False)
+    attribute: str
+    path: str
+
+    def get(self) -> float:
+        """The rate that is written down (what runs is measured by ``effective_rates``)."""
+        return float(getattr(self.module, self.attribute))
+
+    def set(self, p: float) -> None:
+        """Write ``p`` down."""
+        setattr(self.module, self.attribute, p)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place of dropout: its name, the rate of its main operation, and rates that are set together with it.
+
+    ``runs_in`` are the modules from whose forward the main operation is called.
+    """
+
+    name: str
+    main: Rate
+    companions: tuple[Rate, ...] = ()
+    runs_in: tuple[nn.Module, ...] = field(default=(), repr=False)
+
+    @property
+    def rates(self) -> tuple[Rate, ...]:
+        """The main rate, then the companions."""
+        return (self.main, *self.companions)
+
+    def get(self) -> float:
+        """The main rate as written down."""
+        return self.main.get()
+
+    def set(self, p: float) -> None:
+        """Write ``p`` into the main rate and its companions."""
+        for rate in self.rates:
+            rate.set(p)
+
+
+@dataclass(frozen=True)
+class _Holder:
+    """A rate in the model, its role in the encoder, and the module around it."""
+
+    rate: Rate
+    role: str
+    around: nn.Module
+
+
+def dropout_sites(model: nn.Module) -> dict[str, Site]:
+    """Name -> site, from the embeddings to the last layer; the same names whatever head or wrapper the model has.
+
+    Raises ``ValueError`` if the encoder has no known site, or a dropout module whose role is not known.
+    """
+    encoder = encoder_of(model)
+    holders = [h for h in _holders(encoder) if not LEFT_ALONE.fullmatch(h.role)]
+    mains: dict[str, _Holder] = {}
+    companions: dict[str, list[Rate]] = {}
+    strangers: list[str] = []
+    for holder in holders:
+        name, is_main = _site_of(holder)
+        if name is None:
+            # A number alone may be a copy that nothing reads; effective_rates tells when something does.
+            if _is_dropout(holder.rate.module):
+                strangers.append(holder.role)
+        elif not is_main:
+            companions.setdefault(name, []).append(holder.rate)
+        elif name in mains:
+            strangers.append(f"{holder.role} (the role of {mains[name].role})")
+        else:
+            mains[name] = holder
+    strangers += [r.path for name, rates in companions.items() if name not in mains for r in rates]
+    if strangers or not mains:
+        raise ValueError(_unknown(encoder, holders, mains, strangers))
+    sites = {}
+    for name in sorted(mains, key=_order):
+        holder = mains[name]
+        # Functional attention calls dropout from the attention module, not from the nn.Dropout that holds its rate.
+        around = (holder.around,) if name.endswith("attention_probs") else ()
+        sites[name] = Site(name, holder.rate, tuple(companions.get(name, ())), (holder.rate.module, *around))
+    return sites
+
+
+def _holders(encoder: nn.Module) -> list[_Holder]:
+    found, parents = [], {}
+    for place in places(encoder):
+        parents[place.role] = place.module
+        if _is_dropout(place.module):
+            attribute = "p" if hasattr(place.module, "p") else "drop_prob"
+            around = parents[place.role.rpartition(".")[0]]
+            found.append(_Holder(Rate(place.module, attribute, place.path), place.role, around))
+        else:
+            found += [_float_holder(place, name) for name in _float_attributes(place.module)]
+    return found
+
+
+def _float_holder(place: Place, name: str) -> _Holder:
+    return _Holder(Rate(place.module, name, join(place.path, name)), join(place.role, name), place.module)
+
+
+def _is_dropout(module: nn.Module) -> bool:
+    named = type(module).__name__.endswith("Dropout") and not module._modules
+    rate = getattr(module, "p", getattr(module, "drop_prob", None))
+    return isinstance(module, nn.modules.dropout._DropoutNd) or (named and isinstance(rate, float))
+
+
+def _float_attributes(module: nn.Module) -> list[str]:
+    held = vars(module).items()
+    return [k for k, v in held if "dropout" in k and isinstance(v, (int, float)) and not isinstance(v, bool)]
+
+
+def _site_of(holder: _Holder) -> tuple[str | None, bool]:
+    """The site's name (None: unknown) and whether this is its main operation."""
+    in_layer = _LAYER.fullmatch(holder.role)
+    if not in_layer:
+        known = ((name, main) for pattern, name, main in _ABOVE_LAYERS if pattern.fullmatch(holder.role))
+        return next(known, (None, False))
+    layer, role = in_layer.groups()
+    if role == "attention.dropout":
+        # DistilBERT's and the audio encoders' attention drops its weights itself; MPNet's holds a self-attention
+        # that does so, and drops the output of the block.
+        inner = holder.around._modules.keys() & {"self", "attn"}
+        return f"layer.{layer}.{'attention_output' if inner else 'attention_probs'}", True
+    known = ((f"layer.{layer}.{kind}", main) for pattern, kind, main in _IN_LAYER if pattern.fullmatch(role))
+    return next(known, (None, False))
+
+
+def _order(name: str) -> tuple[int, int]:
+    if name == "embeddings":
+        return -1, 0
+    _, layer, kind = name.split(".")
+    return int(layer), KINDS.index(kind)
+
+
+def _unknown(encoder: nn.Module, holders: list[_Holder], mains: dict[str, _Holder], strangers: list[str]) -> str:
+    listed = strangers or [h.role for h in holders]
+    places_found = ", ".join(listed[:12]) + (f" and {len(listed) - 12} more" if len(listed) > 12 else "")
+    head = f"the roles of these dropouts of {type(encoder).__name__} are not known: {places_found or 'none was found'}"
+    if not mains:
+        head = f"no known dropout site in {type(encoder).__name__}; {head}"
+    return (
+        f"{head}. Known are the encoders of BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa-v2, MPNet, Wav2Vec2, HuBERT, "
+        "WavLM, UniSpeech, Data2VecAudio and SEW and those that name their parts alike. For another one set the rates "
+        "in its config when you load it, and leave Dropout out of apply()"
+    )

@@ -1,0 +1,103 @@
+r"""Scores of dropout sites: how much Fisher information the tensors in front of each site hold.
+
+Let :math:`F_j` be the diagonal Fisher information of weight j, t a tensor of :math:`n_t` weights, and T the tensors
+that belong to a site (see ``klnorm_lib.sites.names``). With :math:`S_t = \sum_{j\in t} F_j` the score s of the
+site is
+
+.. math::
+    \text{tensor\_mean: } \frac{1}{|T|}\sum_{t\in T} \frac{S_t}{n_t} \qquad
+    \text{mass: } \frac{\sum_{t\in T} S_t}{\sum_{t\in T} n_t} \qquad
+    \text{sum: } \sum_{t\in T} S_t .
+
+``tensor_mean`` is the published one (Sharma et al. 2024, arXiv 2406.14005): a bias of a few hundred weights counts as
+much as a matrix of many thousands. In ``mass`` every weight counts the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from klnorm_lib.sites.dropouts import KINDS
+from klnorm_lib.sites.names import tensor_sites
+
+AGGREGATIONS = ("tensor_mean", "mass", "sum")
+
+
+def site_scores(fisher: Mapping[str, Any], aggregation: str = "tensor_mean") -> dict[str, float]:
+    """Site -> score, from the embeddings to the last layer.
+
+    ``fisher``: parameter name -> tensor of its shape, or a ``FisherTable`` (name -> sum, and how many elements).
+    Raises ``ValueError`` for an unknown aggregation, a name that belongs to no known encoder, a value that is
+    negative or not finite, or a Fisher that leaves out a tensor or a layer of the encoder.
+    """
+    if aggregation not in AGGREGATIONS:
+        raise ValueError(f"unknown aggregation {aggregation!r}; choose one of {', '.join(AGGREGATIONS)}")
+    totals = _totals(fisher)
+    groups: dict[str, dict[str, tuple[float, int]]] = {}
+    for name, site in tensor_sites(totals).items():
+        if site is not None:
+            groups.setdefault(site, {})[name] = totals[name]
+    _check_whole(groups)
+    return {site: _aggregate(list(groups[site].values()), aggregation) for site in sorted(groups, key=_order)}
+
+
+def _totals(fisher: Mapping[str, Any]) -> dict[str, tuple[float, int]]:
+    """Parameter name -> sum of its Fisher values, and how many there are."""
+    totals = {
+        name: (float(f.detach().double().sum()), f.numel()) if isinstance(f, Tensor) else (f.sum, f.numel)
+        for name, f in fisher.items()
+    }
+    if not totals:
+        raise ValueError("the Fisher is empty; compute it with klnorm_lib.probes.diagonal_fisher(model, batches)")
+    bad = [name for name, (total, count) in totals.items() if not (math.isfinite(total) and total >= 0 and count > 0)]
+    if bad:
+        raise ValueError(
+            f"the Fisher of {', '.join(bad[:5])} is negative, not finite or empty; it is a mean of squared gradients, "
+            "so compute it again, in float32"
+        )
+    return totals
+
+
+def _aggregate(tensors: list[tuple[float, int]], aggregation: str) -> float:
+    if aggregation == "tensor_mean":
+        return math.fsum(total / count for total, count in tensors) / len(tensors)
+    mass = math.fsum(total for total, _ in tensors)
+    return mass / sum(count for _, count in tensors) if aggregation == "mass" else mass
+
+
+def _check_whole(groups: Mapping[str, Mapping[str, Any]]) -> None:
+    """Every layer has to bring the same tensors: a score over fewer of them would not compare with the others."""
+    if "embeddings" not in groups:
+        raise ValueError("the Fisher holds no tensor of the embeddings; compute it with every parameter trainable")
+    layers: dict[int, set[str]] = {}
+    for site, tensors in groups.items():
+        if site != "embeddings":
+            layers.setdefault(_order(site)[0], set()).update(_in_layer(name) for name in tensors)
+    everywhere = set().union(*layers.values())
+    lacking = [
+        f"layer {i}: {', '.join(sorted(everywhere - layers.get(i, set())))}"
+        for i in range(max(layers, default=-1) + 1)
+        if layers.get(i) != everywhere
+    ]
+    if lacking or not layers:
+        raise ValueError(
+            f"the Fisher leaves out tensors of the encoder ({'; '.join(lacking[:4]) or 'all layers'}), so its sites do "
+            "not compare; compute it with every parameter trainable"
+        )
+
+
+def _in_layer(name: str) -> str:
+    """The part of a parameter's name that follows the number of its layer."""
+    parts = name.split(".")
+    return ".".join(parts[next(i for i, part in enumerate(parts) if part.isdigit()) + 1 :])
+
+
+def _order(site: str) -> tuple[int, int]:
+    if site == "embeddings":
+        return -1, 0
+    _, layer, kind = site.split(".")
+    return int(layer), KINDS.index(kind)

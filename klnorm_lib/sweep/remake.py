@@ -1,0 +1,181 @@
+r"""Do a cell of a committed table again, and say whether the numbers hold.
+
+On the same hardware, with the same threads and versions, a run gives the same bits, so the tolerance is nought.
+Elsewhere rounding differs, small differences grow over the steps of training, and a run is at worst as far from the
+committed one as a run of another seed is. With k draws remade, s the standard deviation of the committed scores over
+their draws and r the error that the sample of test rows leaves in one score, the tolerance of the cell's mean is
+
+.. math:: t_{0.995,\,K-1}\, \max(s, r) \sqrt{2 / k}
+
+where K is the number of committed draws. It follows from the committed records alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from klnorm_lib.study.errors import StudyError
+from klnorm_lib.study.record import Record
+from klnorm_lib.sweep.execution import Item, Options, Summary, execute
+from klnorm_lib.sweep.index import Ledger, asked
+
+LEVEL = 0.99
+SAME = ("cpu", "system", "threads", "device", "gpu")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a study's table: ``trec/200/klnorm-tiny/klnorm_b``."""
+
+    task: str
+    size: int | None
+    encoder: str
+    arm: str
+
+    @classmethod
+    def parse(cls, text: str) -> Cell:
+        """The cell of a name TASK/SIZE/ENCODER/ARM; an encoder may hold a slash. Raises ``StudyError``."""
+        task, *rest = text.split("/")
+        if len(rest) < 3 or not (rest[0].isdigit() or rest[0] == "None"):
+            raise StudyError(f"a cell is named TASK/SIZE/ENCODER/ARM, as trec/200/klnorm-tiny/klnorm_b; got {text!r}")
+        size, *encoder, arm = rest
+        return cls(task, int(size) if size.isdigit() else None, "/".join(encoder), arm)
+
+    def __str__(self) -> str:
+        return f"{self.task}/{self.size}/{self.encoder}/{self.arm}"
+
+
+@dataclass(frozen=True)
+class Remade:
+    """Committed and remade scores of a cell, draw by draw; ``same`` if the machine and the versions are the same.
+
+    ``other`` names what is not as it was: a hash tells of other data, weights, threads or device.
+    """
+
+    cell: Cell
+    metric: str
+    draws: tuple[tuple[int, int], ...]
+    committed: tuple[float | None, ...]
+    remade: tuple[float | None, ...]
+    tolerance: float
+    same: bool
+    other: tuple[str, ...]
+
+    @property
+    def difference(self) -> float:
+        """Largest difference of a score (same machine), or that of the means (another machine)."""
+        pairs = zip(self.committed, self.remade, strict=True)
+        apart = [math.inf if (a is None) != (b is None) else (b or 0.0) - (a or 0.0) for a, b in pairs]
+        return max(map(abs, apart)) if self.same else abs(sum(apart)) / len(apart)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the difference is within the tolerance."""
+        return self.difference <= self.tolerance
+
+
+def committed(name: str, cell: Cell, part: str | None = None) -> list[Record]:
+    """The finished final runs of a cell among a packaged study's records, draw by draw.
+
+    ``part`` tells cells of one name apart, where two parts of the study have them. Raises ``StudyError`` for a study
+    without records, a cell that they do not hold, naming those that they do, and one that stands in several parts.
+    """
+    from importlib import resources
+
+    file = resources.files("klnorm_lib.studies").joinpath(f"{name}.jsonl")
+    if not file.is_file():
+        raise StudyError(f"study {name!r} has no committed records")
+    with resources.as_file(file) as path:
+        ledger = Ledger(path)
+    finals = [r for r in ledger.records if r.status == "finished" and r.study and r.study["stage"] == "final"]
+    here = [r for r in finals if cell_of(r) == cell and part in (None, r.study["part"])]
+    found = {(r.run["split_seed"], r.run["seed"]): r for r in here}
+    if len(found) < len({r.hash for r in here}):
+        parts = ", ".join(dict.fromkeys(r.study["part"] for r in here))
+        raise StudyError(f"{cell} stands in several parts of study {name!r}; say which with --part: {parts}")
+    if not found:
+        near = sorted({str(cell_of(r)) for r in finals})
+        some = [c for c in near if c.startswith(f"{cell.task}/")] or near
+        raise StudyError(f"no committed record of {cell} in study {name!r}; there are {', '.join(some[:20])}")
+    return [found[draw] for draw in sorted(found)]
+
+
+def cell_of(record: Record) -> Cell:
+    """The cell of a study that a record is of."""
+    run = record.run
+    return Cell(run["task"], run["size"], run["encoder"], record.study["arm"])
+
+
+def remake(
+    name: str, cell: Cell, draws: int | None = None, options: Options | None = None, part: str | None = None
+) -> tuple[Remade, Summary]:
+    """Carry out the runs of a committed cell again, the first ``draws`` of them, and compare; nothing is looked up.
+
+    The threads are those of the records. Raises ``StudyError`` if one of the runs fails.
+    """
+    old = committed(name, cell, part)
+    again = old[:draws]
+    threads = {r.hardware["threads"] for r in again}
+    options = replace(options or Options(), threads=min(threads))
+    ledger = Ledger(None)
+    items = [Item(replace(asked(r), device=r.hardware["device"]), {**r.study}) for r in again]
+    summary = execute(items, ledger, options)
+    if summary.failures:
+        raise StudyError(f"{cell} could not be remade: {summary.failures[0]}")
+    new = {(r.run["split_seed"], r.run["seed"]): r for r in ledger.records}
+    return compare(cell, old, [new[r.run["split_seed"], r.run["seed"]] for r in again]), summary
+
+
+def compare(cell: Cell, old: Sequence[Record], new: Sequence[Record]) -> Remade:
+    """Committed records of a cell (all draws) beside remade ones (the first of them)."""
+    again = old[: len(new)]
+    metric = again[0].task["primary_metric"]
+    other = sorted({what for a, b in zip(again, new, strict=True) for what in differing(a, b)})
+    same = not other
+    return Remade(
+        cell,
+        metric,
+        tuple((r.run["split_seed"], r.run["seed"]) for r in again),
+        tuple(r.test[metric] for r in again),
+        tuple(r.test[metric] for r in new),
+        0.0 if same else tolerance(old, len(again)),
+        same,
+        tuple(other),
+    )
+
+
+def differing(old: Record, new: Record) -> list[str]:
+    """What may move the numbers of a run: packages, hardware, and what its hash is made of."""
+    found = [name for name in old.versions if name != "klnorm_lib" and old.versions[name] != new.versions.get(name)]
+    found += [name for name in SAME if old.hardware.get(name) != new.hardware.get(name)]
+    return found + (["data, weights or method"] if old.hash != new.hash and not found else [])
+
+
+def tolerance(old: Iterable[Record], k: int) -> float:
+    """How far the mean of ``k`` remade draws may be from that of the same committed ones, on another machine."""
+    from scipy import stats
+
+    scores = [(r, r.test[r.task["primary_metric"]]) for r in old]
+    values = [value for _, value in scores if value is not None]
+    if not values:
+        return 0.0
+    mean = sum(values) / len(values)
+    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else 0.0
+    rows = max(row_error(record) for record, _ in scores)
+    t = stats.t.ppf((1 + LEVEL) / 2, max(1, len(values) - 1)) if len(values) > 1 else stats.norm.ppf((1 + LEVEL) / 2)
+    return float(t) * max(spread, rows) * math.sqrt(2 / k)
+
+
+def row_error(record: Record) -> float:
+    """Standard error that the sample of test rows leaves in the primary score of one run."""
+    entry = record.row_scores.get("test")
+    if entry is not None:
+        from klnorm_lib.study.rows import decode
+
+        values = decode(entry)
+        return float(values.std(ddof=1) / math.sqrt(len(values)))
+    score, count = record.test[record.task["primary_metric"]], record.rows["test"]
+    share = 0.5 if score is None or not 0 <= score <= 1 else score
+    return math.sqrt(share * (1 - share) / count)

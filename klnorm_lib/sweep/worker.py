@@ -1,0 +1,139 @@
+"""What a worker process of a study does: carry out runs, one after another, and hand the records back."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from klnorm_lib.study import cache, store
+from klnorm_lib.study.record import Record
+from klnorm_lib.study.spec import Run
+from klnorm_lib.sweep import packing
+
+_held: list[Any] = []  # what this process keeps open until it ends
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to do; ``known``: hash and status of the records that may be of this very run."""
+
+    number: int
+    run: Run
+    study: Mapping[str, Any] | None = None
+    known: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How runs are carried out: torch threads, failed ones again or not, the cards, in notebooks or not."""
+
+    threads: int = 1
+    retry: bool = False
+    packing: packing.Packing | None = None
+    notebooks: str | None = None
+    own_process: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: a new record (``finished`` or ``failed``), or the ``hash`` of one that is there."""
+
+    number: int
+    status: str
+    hash: str | None = None
+    record: Record | None = None
+    message: str = ""
+    new: bool = True
+
+
+def carry_out(jobs: Sequence[Job], manner: Manner) -> list[Outcome]:
+    """Do the runs of a parcel; a run that fails gives its failure, and the next is done all the same."""
+    with _in_place(manner):
+        return [_one(job, manner) for job in jobs]
+
+
+@contextmanager
+def _in_place(manner: Manner) -> Iterator[None]:
+    """Threads as asked, on every engine; in a process of its own the card and kept data as well."""
+    if manner.own_process:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        if manner.packing is not None:
+            packing.settle(manner.packing)
+        if not _held:  # until the process ends
+            _held.append(cache.keeping())
+            _held[0].__enter__()
+    with settled(manner.threads):
+        yield
+
+
+@contextmanager
+def settled(threads: int) -> Iterator[None]:
+    """Within this block torch and BLAS compute with so many threads: a run's numbers may depend on it."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _one(job: Job, manner: Manner) -> Outcome:
+    from klnorm_lib.study.run import run_hash
+
+    try:
+        hash = run_hash(job.run)
+        status = job.known.get(hash)
+        if status == "finished" or (status == "failed" and not manner.retry):
+            return Outcome(job.number, status, hash, new=False)
+        if manner.notebooks is not None:
+            from klnorm_lib.sweep.notebook import in_notebook
+
+            record = in_notebook(job.run, job.study, manner.threads, manner.notebooks, hash)
+        else:
+            record = recorded(job.run, job.study)
+    except Exception as error:  # before there was anything to record: an unknown task, too few rows
+        return Outcome(job.number, "failed", message=f"{type(error).__name__}: {error}")
+    error = record.error
+    return Outcome(
+        job.number,
+        record.status,
+        record.hash,
+        record,
+        "" if error is None else f"{error['type']}: {error['message']}",
+    )
+
+
+def recorded(run: Run, study: Mapping[str, Any] | None) -> Record:
+    """The record of a run, of a failed one too; raises what kept it from starting."""
+    from klnorm_lib.study.run import run as carry
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.jsonl"
+        try:
+            return carry(run, path, progress=False, study=study)
+        except Exception:
+            if not path.is_file():
+                raise
+            return store.read_records(path)[-1]
+
+
+def lost(job: Job, manner: Manner, reason: str) -> Outcome:
+    """The failure of a run whose worker died under it each time, recorded if its data can be loaded here."""
+    from klnorm_lib.study.run import failed
+
+    message = f"its process died each time it was tried; out of memory? ({reason})"
+    try:
+        with settled(manner.threads):
+            record = failed(job.run, "WorkerDied", message, job.study)
+    except Exception:
+        return Outcome(job.number, "failed", message=message)
+    return Outcome(job.number, "failed", record.hash, record, f"WorkerDied: {message}")
