@@ -14,8 +14,8 @@ import nbformat
 from tasks_page import tasks_page
 
 FLOORS = (
-    "functional", "tasks", "encoders", "sites", "probes", "methods", "pretraining", "study", "sweep", "figures", "pages",
-    "cli",
+    "functional", "tasks", "encoders", "sites", "probes", "methods", "pretraining", "study", "sweep", "figures",
+    "pages", "cli",
 )  # fmt: skip
 MADE = ("status", "results", "could_not_reproduce", "encoders", "tasks")
 GENERATED = (*MADE, "library/index", *(f"library/{floor}" for floor in FLOORS))

@@ -1,4 +1,4 @@
-"""What a language model is asked about a text: masked tokens, the next token, or missing spans.
+"""What a language model predicts about a text: masked tokens, the next token, or missing spans.
 
 Every draw is a function of (seed, index of the sequence). Labels are -100 where nothing is predicted.
 """
@@ -17,13 +17,13 @@ _MASKS = 1  # which stream of random numbers, beside those of the windows
 
 
 class Corruption:
-    """Turns token ids into what a model of one kind is asked.
+    """Turns token ids into the inputs and targets of a model of one kind.
 
     ``masked``: BERT's corruption (Devlin et al. 2019): of the tokens chosen with ``probability``, at least one, 80 %
     become the mask, 10 % another token, 10 % stay; the labels are the true tokens. ``causal``: every token but the
     first is predicted from those before it. ``seq2seq``: spans that cover the share ``probability`` are taken out and
-    asked for, with T5's sentinels where the tokenizer has them (Raffel et al. 2020); otherwise each span becomes one
-    mask and the whole text is asked for (BART, Lewis et al. 2020).
+    predicted, with T5's sentinels where the tokenizer has them (Raffel et al. 2020); otherwise each span becomes one
+    mask and the whole text is predicted (BART, Lewis et al. 2020).
 
     Raises ``ValueError`` for an unknown kind, a probability outside (0, 1), or a tokenizer without what the kind needs.
     """
@@ -78,9 +78,9 @@ class Corruption:
         missing = max(1, round(self.probability * len(ordinary)))
         spans = min(max(1, round(missing / SPAN)), len(self.sentinels) or missing, len(ordinary) - missing + 1)
         gone = np.zeros(len(ids), dtype=bool)
-        for start, size in _places(len(ordinary), missing, spans, rng):
+        for start, size in _span_positions(len(ordinary), missing, spans, rng):
             gone[ordinary[start : start + size]] = True
-        inputs, asked, span = [], [], -1
+        inputs, targets, span = [], [], -1
         for i, token in enumerate(ids):
             if not gone[i]:
                 inputs.append(token)
@@ -88,17 +88,17 @@ class Corruption:
             if i == 0 or not gone[i - 1]:
                 span += 1
                 inputs.append(self.sentinels[span] if self.sentinels else self.mask)
-                asked += self.sentinels[span : span + 1]
-            asked.append(token)
+                targets += self.sentinels[span : span + 1]
+            targets.append(token)
         if not self.sentinels:
             return np.array(inputs), ids
-        return np.array(inputs), np.array([*asked, *([self.end] if self.end is not None else [])])
+        return np.array(inputs), np.array([*targets, *([self.end] if self.end is not None else [])])
 
 
-def _places(room: int, missing: int, spans: int, rng) -> list[tuple[int, int]]:
-    """Starts and lengths of spans that cover ``missing`` of ``room`` places, with a gap before each but the first."""
+def _span_positions(length: int, missing: int, spans: int, rng) -> list[tuple[int, int]]:
+    """Starts and lengths of spans that cover ``missing`` of ``length`` positions, a gap before each but the first."""
     sizes = np.diff([0, *sorted(rng.choice(np.arange(1, missing), spans - 1, replace=False)), missing])
-    kept = room - missing
+    kept = length - missing
     gaps = np.sort(rng.choice(np.arange(kept + 1), spans, replace=False))
     starts = gaps + np.cumsum([0, *sizes[:-1]])
     return [(int(start), int(size)) for start, size in zip(starts, sizes, strict=True)]

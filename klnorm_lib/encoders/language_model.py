@@ -38,7 +38,7 @@ def load_language_model(name: str, source: str = "auto", kind: str = "auto", hea
     model, missing = _model(kind, found, config)
     tokenizer = AutoTokenizer.from_pretrained(found.location, revision=found.revision)
     model.klnorm_source, model.klnorm_kind = found, kind
-    told = {"encoder": found.provenance(), "kind": kind, "head": None}
+    provenance = {"encoder": found.provenance(), "kind": kind, "head": None}
     folder = Path(head) if head is not None else head_folder(name)
     if missing:
         if not (folder / "model.safetensors").is_file():
@@ -47,8 +47,8 @@ def load_language_model(name: str, source: str = "auto", kind: str = "auto", hea
                 f"cannot be computed; train one on the frozen encoder with `klnorm mlm-head --model {name} ...` and "
                 "name its folder with --head"
             )
-        told["head"] = load_head(model, folder)
-    return model.eval(), tokenizer, told
+        provenance["head"] = load_head(model, folder)
+    return model.eval(), tokenizer, provenance
 
 
 def _kind(config) -> str:
@@ -56,8 +56,8 @@ def _kind(config) -> str:
 
     if config.is_encoder_decoder:
         return "seq2seq"
-    told = " ".join(config.architectures or ())
-    if "CausalLM" in told or "LMHead" in told:
+    classes = " ".join(config.architectures or ())
+    if "CausalLM" in classes or "LMHead" in classes:
         return "causal"
     return "masked" if type(config) in AutoModelForMaskedLM._model_mapping else "causal"
 
@@ -110,10 +110,10 @@ def load_head(model: nn.Module, folder: Path) -> dict:
             parameter.copy_(weights[name])
     stat = file.stat()
     sha = _sha256(((str(file), stat.st_mtime_ns, stat.st_size),))
-    told = {"name": Path(folder).name, "sha256": sha, "trained_on": trained_on}
+    provenance = {"name": Path(folder).name, "sha256": sha, "trained_on": trained_on}
     if here is not None and here != trained_on:
-        told["note"] = "trained on other weights of the encoder"
-    return told
+        provenance["note"] = "trained on other weights of the encoder"
+    return provenance
 
 
 def model_sha(model: nn.Module) -> str | None:

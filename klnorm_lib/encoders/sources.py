@@ -33,11 +33,11 @@ class EncoderSource:
 
     def provenance(self) -> dict:
         """What a record keeps; folders by their name only, since paths mean nothing elsewhere."""
-        place = self.location if self.source == "hub" else Path(self.location).name
+        id = self.location if self.source == "hub" else Path(self.location).name
         return {
             "name": Path(self.name).name if self.source == "folder" else self.name,
             "source": self.source,
-            "id": place,
+            "id": id,
             "revision": self.revision,
             "sha256": self.sha256,
             "random": self.random,
@@ -59,7 +59,7 @@ def resolve(name: str, source: str = "auto") -> EncoderSource:
 
     ``name``: a built-in encoder, a folder, or a hub id. ``auto`` tries built-in names and folders, then the folders
     of ``KLNORM_MIRROR`` (``models/<org>--<name>``), then the hub; a real encoder is never replaced by a built-in one.
-    Raises ``ValueError`` for an unknown source or name, ``FileNotFoundError`` when the place named has no weights,
+    Raises ``ValueError`` for an unknown source or name, ``FileNotFoundError`` when the folder or hub id has no weights,
     saying what to set.
     """
     if source not in SOURCES:
@@ -131,10 +131,10 @@ def _fingerprint(folder: Path, random: bool = False) -> str:
 def _architecture(folder: Path) -> str:
     """Fingerprint of what weights drawn afresh depend on: the configuration and the vocabulary, not the old weights."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    told = {
+    decisive = {
         k: v for k, v in config.items() if k not in ("architectures", "dtype", "torch_dtype", "transformers_version")
     }
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())
     for name in ("tokenizer.json", "vocab.txt", "preprocessor_config.json"):
         if (folder / name).is_file():
             digest.update((folder / name).read_bytes())

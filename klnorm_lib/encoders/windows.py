@@ -28,7 +28,7 @@ def windows(
 ) -> list[list[int]]:
     """Token ids of n windows of at most ``length`` tokens, the tokenizer's special tokens included.
 
-    A place is drawn uniformly among all characters of the corpora, so a long document is met more often; the window
+    A position is drawn uniformly among all characters of the corpora, so a long document is met more often; the window
     begins at the next word, or earlier where the document would end too soon, and never leaves its document. Files are
     read twice and not kept in memory. ``corpora``: files or folders, see :func:`klnorm_lib.encoders.corpora.documents`.
     ``part``: of ``all`` documents; of every 200th (``heldout``); of the others (``train``).
@@ -49,13 +49,13 @@ def windows(
         )
     wanted: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for index in range(n):
-        place = int(np.random.default_rng([seed, index]).integers(ends[-1]))
-        document = int(np.searchsorted(ends, place, side="right"))
-        wanted[document].append((index, place - int(ends[document - 1] if document else 0)))
+        position = int(np.random.default_rng([seed, index]).integers(ends[-1]))
+        document = int(np.searchsorted(ends, position, side="right"))
+        wanted[document].append((index, position - int(ends[document - 1] if document else 0)))
     found: list[str] = [""] * n
     for number, text in enumerate(documents(paths)):
-        for index, place in wanted.get(number, ()):
-            found[index] = _window(text, place, length)
+        for index, position in wanted.get(number, ()):
+            found[index] = _window(text, position, length)
     return [list(ids) for ids in tokenizer(found, truncation=True, max_length=length)["input_ids"]]
 
 
@@ -63,8 +63,8 @@ def _belongs(index: int, part: str) -> bool:
     return part == "all" or (index % HELD_OUT == HELD_OUT - 1) == (part == "heldout")
 
 
-def _window(text: str, place: int, length: int) -> str:
-    start = max(0, min(place, len(text) - CHARACTERS // 2 * length))
+def _window(text: str, position: int, length: int) -> str:
+    start = max(0, min(position, len(text) - CHARACTERS // 2 * length))
     if start:
         space = _SPACE.search(text, start)
         start = space.end() if space and space.end() < len(text) else start
@@ -89,7 +89,7 @@ def checksums(corpora: Sequence[str | Path]) -> dict[str, str]:
 
     Raises ``FileNotFoundError`` for a path that is not there.
     """
-    told = {}
+    sums = {}
     for path in map(Path, corpora):
         if not path.exists():
             raise FileNotFoundError(f"no corpus at {path}; name a file or a folder of running text")
@@ -99,5 +99,5 @@ def checksums(corpora: Sequence[str | Path]) -> dict[str, str]:
             with open(file, "rb") as handle:
                 for block in iter(lambda: handle.read(1 << 20), b""):
                     digest.update(block)
-        told[path.name] = digest.hexdigest()
-    return told
+        sums[path.name] = digest.hexdigest()
+    return sums

@@ -24,7 +24,7 @@ def save(config, out: Path, model, optimiser, **progress: float) -> None:
 
 
 def resume(config, out: Path, model, optimiser, device) -> dict[str, float]:
-    """What ``save`` was told, its weights now in model and optimiser; an empty dictionary if there is no checkpoint.
+    """What ``save`` was given, its weights now in model and optimiser; an empty dictionary if there is no checkpoint.
 
     The number of steps may change as long as the learning rate has not begun to fall for either number: up to there
     both runs are the same. Raises ``ValueError`` after that, and for a checkpoint that is corrupt or belongs to another

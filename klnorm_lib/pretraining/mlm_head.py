@@ -68,11 +68,11 @@ def train_head(config: MLMHeadConfig, machine: Mapping[str, Any] | None = None, 
     paths = [corpus(c) for c in config.text]
     ask = Corruption("masked", tokenizer, config.mask_probability, config.seed)
     text = windows(paths, tokenizer, config.steps * config.batch_size, config.length, config.seed, part="train")
-    held = windows(paths, tokenizer, HELD_OUT, config.length, config.seed, part="heldout")
+    heldout = windows(paths, tokenizer, HELD_OUT, config.length, config.seed, part="heldout")
     head = head_parameters(model)
     frequency = _start(model, text)
-    summary = {"heldout_loss_frequencies": _frequency_loss(ask, held, frequency)}
-    summary["heldout_loss_fresh"] = evaluate(model, ask, held)
+    summary = {"heldout_loss_frequencies": _frequency_loss(ask, heldout, frequency)}
+    summary["heldout_loss_fresh"] = evaluate(model, ask, heldout)
     model.requires_grad_(False)
     for parameter in head.values():
         parameter.requires_grad_(True)
@@ -102,8 +102,8 @@ def train_head(config: MLMHeadConfig, machine: Mapping[str, Any] | None = None, 
     for name, parameter in head.items():  # what is reported is what is shipped
         parameter.data.copy_(kept[name].float())
     summary |= {
-        "heldout_loss": evaluate(model, ask, held),
-        "heldout_windows": len(held),
+        "heldout_loss": evaluate(model, ask, heldout),
+        "heldout_windows": len(heldout),
         "masked_tokens": masked,
         "tokens_seen": sum(map(len, text)),
         "parameters": sum(p.numel() for p in head.values()),

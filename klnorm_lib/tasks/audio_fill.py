@@ -45,7 +45,7 @@ def fill(task: TaskSpec, target: Path) -> tuple[dict[str, Any], str]:
 def _fill_part(data: DataSet, part: str, columns: list[str], target: Path) -> tuple[list[dict[str, Any]], str]:
     table, indices, labels, revision = audio_hub.select(data, Splits(part, ()))
     names = {name: i for i, name in enumerate(data.label_names)}
-    cells = {column: list(table[data.columns.get(column, column)]) for column in columns}
+    values = {column: list(table[data.columns.get(column, column)]) for column in columns}
     rows = []
     for index, label in zip(indices, labels, strict=True):
         if label == -1:
@@ -59,7 +59,7 @@ def _fill_part(data: DataSet, part: str, columns: list[str], target: Path) -> tu
                 "file_name": name,
                 "label": names.get(label, label),
                 "split": part,
-                **{column: cells[column][index] for column in columns},
+                **{column: values[column][index] for column in columns},
                 "sample_rate": rate,
                 "n_samples": samples,
                 "sha256": _sha256(content),

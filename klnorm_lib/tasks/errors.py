@@ -12,7 +12,7 @@ class UnknownTaskError(TaskError):
 
 
 class SourceUnavailableError(TaskError):
-    """The data is in none of the places that were asked."""
+    """None of the sources that were tried has the data."""
 
 
 class CorruptDataError(TaskError):

@@ -106,12 +106,12 @@ def assemble(
     wanted = min(cap, len(train)) if cap is not None and size is None else size
     if apart is None:
         apart = train
-        part, held = subsets.split(train.labels, wanted, split_seed, regression, task.label_names)
+        part, validation = subsets.split(train.labels, wanted, split_seed, regression, task.label_names)
     else:
-        part, held = subsets.split_apart(train.labels, apart.labels, wanted, split_seed, task.label_names)
+        part, validation = subsets.split_apart(train.labels, apart.labels, wanted, split_seed, task.label_names)
     splits: dict[str, tuple[Rows, Any]] = {
         "train": (train.take(part), task.label_names),
-        "validation": (apart.take(held), task.label_names),
+        "validation": (apart.take(validation), task.label_names),
         "test": (found.test, task.label_names),
     }
     seen = {key(texts) for rows in (found.train, found.test) for texts in rows.texts}
@@ -134,7 +134,7 @@ def assemble(
         "revision": found.revision,
         "checksums": {split: sum_ for split, (_, sum_) in ready.items()},
         "files": found.files,
-        "size": len(part) + len(held),
+        "size": len(part) + len(validation),
         "split_seed": split_seed,
         "rows": {split: len(rows) for split, (rows, _) in splits.items()},
         "removed": removed,

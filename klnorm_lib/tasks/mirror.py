@@ -52,16 +52,16 @@ def read(spec: TaskSpec) -> Found:
     if found.revision is None:
         found.max_size = spec.data.mirror_max_size
     for name, ood in spec.ood.items():
-        place = find(ood.data)
-        if place is None:
+        its_folder = find(ood.data)
+        if its_folder is None:
             found.missing[name] = f"no mirror has datasets/{ood.data.folder}"
             continue
-        its_info = read_info(place)
-        found.ood[name] = _rows(ood.data, place, its_info, ood.splits)
+        its_info = read_info(its_folder)
+        found.ood[name] = _rows(ood.data, its_folder, its_info, ood.splits)
         found.ood_ids[name] = {"id": f"datasets/{ood.data.folder}", "revision": revision_of(its_info)}
         _note_files(found, ood.data, its_info, ood.splits)
         if ood.origin and set(ood.origin) <= set(its_info["splits"]):
-            found.origins.append(_rows(ood.data, place, its_info, Splits(None, ood.origin)))
+            found.origins.append(_rows(ood.data, its_folder, its_info, Splits(None, ood.origin)))
     return found
 
 

@@ -85,39 +85,39 @@ def split(
     quota = np.bincount(
         seats(counts, validation_rows(total), [c - 1 for c in counts], one_each=not regression), minlength=len(counts)
     )
-    held = [order[:q] for order, q in zip(orders, quota, strict=True)]
+    validation = [order[:q] for order, q in zip(orders, quota, strict=True)]
     rest = [order[q:] for order, q in zip(orders, quota, strict=True)]
-    n_held = validation_rows(size)
-    return _prefix(rest, size - n_held, not regression), _prefix(held, n_held, not regression)
+    n_validation = validation_rows(size)
+    return _prefix(rest, size - n_validation, not regression), _prefix(validation, n_validation, not regression)
 
 
 def split_apart(
-    train: Sequence, held: Sequence, size: int | None, seed: int, names: Sequence[str] | None = None
+    train: Sequence, validation: Sequence, size: int | None, seed: int, names: Sequence[str] | None = None
 ) -> tuple[list[int], list[int]]:
-    """As ``split`` for classes, when validation rows have a pool of their own: indices into ``train`` and ``held``.
+    """As ``split`` for classes, when validation rows have a pool of their own: indices into both.
 
     With ``size=None`` both are taken whole. Raises ``TaskError`` when a pool is too small for its part of ``size``.
     """
     if size is None:
-        return list(range(len(train))), list(range(len(held)))
-    n_held = validation_rows(size)
-    if n_held > len(held) or size - n_held > len(train):
-        most = max(n for n in range(len(train) + len(held) + 1) if _fits(n, len(train), len(held)))
+        return list(range(len(train))), list(range(len(validation)))
+    n_validation = validation_rows(size)
+    if n_validation > len(validation) or size - n_validation > len(train):
+        most = max(n for n in range(len(train) + len(validation) + 1) if _fits(n, len(train), len(validation)))
         raise TaskError(
-            f"size {size} is larger than the data: a fifth of it is drawn from {len(held)} rows kept for validation, "
-            f"the rest from {len(train)} training rows; ask for at most {most}, or None for all."
+            f"size {size} is larger than the data: a fifth of it is drawn from {len(validation)} rows kept for "
+            f"validation, the rest from {len(train)} training rows; ask for at most {most}, or None for all."
         )
-    pools = [_shuffled(strata(labels, False), seed) for labels in (train, held)]
+    pools = [_shuffled(strata(labels, False), seed) for labels in (train, validation)]
     lacking = set(pools[0][0]) ^ set(pools[1][0])
     if lacking:
         label = min(lacking)
         raise TaskError(f"label {names[label] if names else label!r} is only in train or only in validation.")
     _check_each_class([len(order) + 1 for order in pools[1][1]], pools[1][0], size, names)
-    return _prefix(pools[0][1], size - n_held, True), _prefix(pools[1][1], n_held, True)
+    return _prefix(pools[0][1], size - n_validation, True), _prefix(pools[1][1], n_validation, True)
 
 
-def _fits(size: int, train: int, held: int) -> bool:
-    return validation_rows(size) <= held and size - validation_rows(size) <= train
+def _fits(size: int, train: int, validation: int) -> bool:
+    return validation_rows(size) <= validation and size - validation_rows(size) <= train
 
 
 def _prefix(pools: list[list[int]], count: int, one_each: bool) -> list[int]:

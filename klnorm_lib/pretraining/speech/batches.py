@@ -18,7 +18,7 @@ PROSODY = ("speed", "pitch", "range")
 
 
 class Batches:
-    """All utterances of the shards, and what is asked of them.
+    """All utterances of the shards, and what is to be predicted of them.
 
     ``geometry``: (samples a frame, receptive field of a frame) of the encoder, to give each frame its phoneme.
     Two batches in three are single words, one is cuts of phrases with made-up sounds among them.

@@ -1,4 +1,4 @@
-"""The encoder in pretraining and the questions it is asked: several small workers on one encoder.
+"""The encoder in pretraining and its prediction tasks: several small heads on one encoder.
 
 In the spirit of Pascual et al. 2019 (problem-agnostic speech encoder) and, for the phoneme of each frame, of HuBERT's
 frame targets (Hsu et al. 2021), except that here the synthesiser knows the phonemes. All but the frame question are

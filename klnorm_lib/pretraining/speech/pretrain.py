@@ -1,8 +1,8 @@
 """Pretraining of a small Wav2Vec2-style encoder on synthesised speech: resumable, seeded, on CPU or GPU.
 
 Every batch and every augmentation is a function of (seed, step) and of the synthesised corpus, so a resumed run sees
-what an uninterrupted one would have seen. The questions asked are those of ``speech_losses``, the filters of the
-first convolution stay as they were made (``speech_filterbank``); fine-tuning may move them.
+what an uninterrupted one would have seen. The prediction tasks are those of ``losses``, the filters of the first
+convolution stay as they were made (``filterbank``); fine-tuning may move them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A teacher for pretraining: the vectors that a larger encoder gives to the same words, whatever its vocabulary.
 
-Two vocabularies cut a text at different places, but both keep its words apart; so word vectors (the mean over a
+Two vocabularies cut a text at different positions, but both keep its words apart; so word vectors (the mean over a
 word's pieces) can be compared where piece vectors cannot. Hidden-state distillation: Jiao et al. 2020 (TinyBERT).
 """
 
@@ -37,9 +37,9 @@ class Teacher:
         from klnorm_lib.encoders.sources import resolve
 
         self.source = resolve(name)
-        place = {"pretrained_model_name_or_path": self.source.location, "revision": self.source.revision}
-        self.model = AutoModel.from_pretrained(**place, dtype=torch.float32, use_safetensors=True).eval().to(device)
-        self.tokenizer = AutoTokenizer.from_pretrained(**place).backend_tokenizer
+        location = {"pretrained_model_name_or_path": self.source.location, "revision": self.source.revision}
+        self.model = AutoModel.from_pretrained(**location, dtype=torch.float32, use_safetensors=True).eval().to(device)
+        self.tokenizer = AutoTokenizer.from_pretrained(**location).backend_tokenizer
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(self.model.config.max_position_embeddings)
         self.pieces = pieces

@@ -126,8 +126,8 @@ def pretrain(config: PretrainConfig, progress: bool = True) -> dict:
             torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
             optimiser.step()
             step += 1
-            told = f", teacher {distance.item():.3f}" if teacher else ""
-            bar.update(task, completed=step, description=f"masked {masked.item():.3f}{told}")
+            suffix = f", teacher {distance.item():.3f}" if teacher else ""
+            bar.update(task, completed=step, description=f"masked {masked.item():.3f}{suffix}")
             elapsed = time.monotonic() - started
             stop = config.minutes and elapsed > 60 * config.minutes
             if step % config.checkpoint_steps == 0 or step == config.steps or stop:

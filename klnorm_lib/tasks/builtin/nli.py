@@ -68,8 +68,8 @@ def lexical_overlap(premise: str, hypothesis: str) -> float:
 def _implies(specific: Event, general: Event) -> bool:
     """Whether an event of the first kind is always one of the second: every slot is the same or more general."""
     for slot in ("agent", "verb", "patient", "place", "time"):
-        told, asked = getattr(specific, slot), getattr(general, slot)
-        if asked is not None and (told is None or not lex.is_a(told, asked)):
+        of_specific, of_general = getattr(specific, slot), getattr(general, slot)
+        if of_general is not None and (of_specific is None or not lex.is_a(of_specific, of_general)):
             return False
     return True
 
@@ -77,10 +77,10 @@ def _implies(specific: Event, general: Event) -> bool:
 def entails(clauses: tuple[tuple[Literal, ...], ...], claim: Literal) -> bool:
     """Whether some clause has only literals that imply the claim; negation turns the direction round."""
 
-    def implies(told: Literal) -> bool:
-        if told.positive != claim.positive:
+    def implies(literal: Literal) -> bool:
+        if literal.positive != claim.positive:
             return False
-        return _implies(told.event, claim.event) if told.positive else _implies(claim.event, told.event)
+        return _implies(literal.event, claim.event) if literal.positive else _implies(claim.event, literal.event)
 
     return any(all(implies(literal) for literal in clause) for clause in clauses)
 

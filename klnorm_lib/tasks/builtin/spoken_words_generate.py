@@ -102,8 +102,8 @@ def espeak_version() -> str | None:
     """Version of the espeak-ng on the path, ``None`` if there is none."""
     if shutil.which("espeak-ng") is None:
         return None
-    told = subprocess.run(["espeak-ng", "--version"], capture_output=True, text=True, check=True).stdout
-    return told.split("text-to-speech: ")[1].split()[0]
+    printed = subprocess.run(["espeak-ng", "--version"], capture_output=True, text=True, check=True).stdout
+    return printed.split("text-to-speech: ")[1].split()[0]
 
 
 def speak(text: str, voice: str, pitch: int, speed: int) -> np.ndarray:
