@@ -13,12 +13,13 @@ from pathlib import Path
 import nbformat
 from tasks_page import tasks_page
 
-FLOORS = (
-    "functional", "tasks", "encoders", "sites", "probes", "methods", "pretraining", "study", "sweep", "figures",
-    "pages", "cli",
+# From the maths up to the command line, as in the contract of pyproject.toml.
+LAYERS = (
+    "functional", "tasks", "encoders", "sites", "probes", "methods", "pretraining", "study", "sweep",
+    "figures", "pages", "cli",
 )  # fmt: skip
 MADE = ("status", "results", "could_not_reproduce", "encoders", "tasks")
-GENERATED = (*MADE, "library/index", *(f"library/{floor}" for floor in FLOORS))
+GENERATED = (*MADE, "library/index", *(f"library/{layer}" for layer in LAYERS))
 PACKAGES = ("torch", "transformers", "datasets", "numpy", "scipy", "matplotlib", "papermill", "jupyter-book")
 MACHINE = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
@@ -54,13 +55,13 @@ def status(src: Path) -> str:
 
 
 def public_modules() -> list[str]:
-    """Every module of the library that a reader may import, in the order of the floors of the house."""
+    """Every module of the library that a reader may import, layer by layer from the maths up."""
     import klnorm_lib
 
     names = [m.name for m in pkgutil.walk_packages(klnorm_lib.__path__, "klnorm_lib.")]
     public = [n for n in names if not any(part.startswith("_") for part in n.split("."))]
-    known = [n for n in public if n.split(".")[1] in FLOORS]
-    return ["klnorm_lib", *sorted(known, key=lambda n: (FLOORS.index(n.split(".")[1]), n))]
+    known = [n for n in public if n.split(".")[1] in LAYERS]
+    return ["klnorm_lib", *sorted(known, key=lambda n: (LAYERS.index(n.split(".")[1]), n))]
 
 
 def public_names(module: str) -> dict[str, object]:
@@ -92,11 +93,11 @@ def described() -> dict[str, dict[str, str]]:
 
 
 def library() -> dict[str, str]:
-    """The reference of every public function and class, from its docstring: one page a floor."""
+    """The reference of every public function and class, from its docstring: one page a package."""
     pages = {
-        "library/index": "# Library reference\n\nEvery public name of `klnorm_lib`, floor by floor from the ground; a "
-        "module imports from floors below its own only. Formulas stand where they are computed; the chapters derive "
-        "them. These names are exported at the top: "
+        "library/index": "# Library reference\n\nEvery public name of `klnorm_lib`. Its packages are layers, the "
+        "lowest first: a module imports from layers below its own only. Formulas stand where they are computed; the "
+        "chapters derive them. These names are exported at the top: "
         + ", ".join(f"`{name}`" for name in importlib.import_module("klnorm_lib").__all__)
         + ".\n\n```{tableofcontents}\n```\n"
     }

@@ -1,4 +1,4 @@
-"""``klnorm fisher`` and ``klnorm mlm-head``: what a pretrained model holds on to, and the head that it takes to ask."""
+"""``klnorm fisher`` and ``klnorm mlm-head``: the importance of each weight, and the head that measuring it needs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from klnorm_lib.cli.options import Json
+from klnorm_lib.cli import output
+from klnorm_lib.cli.application import app
 
 MODEL = typer.Option(help="One of `klnorm encoders`, a folder, or a hub id.")
 TEXT = typer.Option(metavar="CORPUS", help="File or folder of running text, or a corpus of KLNORM_MIRROR; repeatable.")
 SHOWN = ("model", "kind", "sequences", "tokens", "predicted", "length", "mask_probability", "labels", "seed", "seconds")
 
 
+@app.command()
 def fisher(
     model: Annotated[str, MODEL],
     text: Annotated[list[str], TEXT],
@@ -32,7 +34,7 @@ def fisher(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     minutes: Annotated[float, typer.Option(help="Stop after so long; the same command goes on.")] = 0.0,
     save_seconds: Annotated[float, typer.Option(help="How often partial sums are written.")] = 30.0,
-    as_json: Json = False,
+    as_json: output.Json = False,
 ) -> None:
     """Fisher information of a pretrained model's own loss; the same command goes on with an interrupted one."""
     options = {k: v for k, v in locals().items() if k not in ("text", "as_json")}
@@ -44,6 +46,7 @@ def fisher(
     _show("Fisher information", found, rows, as_json)
 
 
+@app.command("mlm-head")
 def mlm_head(
     model: Annotated[str, MODEL],
     text: Annotated[list[str], TEXT],
@@ -56,14 +59,14 @@ def mlm_head(
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.01,
     seed: Annotated[int, typer.Option(help="Which text, and which masks.")] = 0,
     source: Annotated[str, typer.Option(help="Of the model: auto, hub, mirror or built-in.")] = "auto",
-    as_json: Json = False,
+    as_json: output.Json = False,
 ) -> None:
     """Train a masked-LM head on a frozen encoder that came without one, so that its Fisher information can be had."""
     options = {k: v for k, v in locals().items() if k not in ("text", "as_json")}
     from klnorm_lib.pretraining.mlm_head import MLMHeadConfig, train_head
 
     found = train_head(MLMHeadConfig(text=tuple(text), **options), machine(), progress=not as_json)
-    _show("masked-LM head", found, {k: v for k, v in found.items() if not isinstance(v, dict)}, as_json)
+    _show("masked-LM head", found, found, as_json)
 
 
 def machine() -> dict[str, Any]:
@@ -74,12 +77,7 @@ def machine() -> dict[str, Any]:
 
 
 def _show(title: str, found: dict[str, Any], rows: dict[str, Any], as_json: bool) -> None:
-    from klnorm_lib import cli
-
     if as_json:
-        cli._print_json(found)
-        return
-    table = cli._table(title, "")
-    for name, value in rows.items():
-        table.add_row(name, f"{value:,}" if isinstance(value, int) and name != "seed" else str(value))
-    cli._show(table)
+        output.print_json(found)
+    else:
+        output.show_pairs(title, rows)

@@ -1,4 +1,4 @@
-"""What the listing commands of the command line show, as plain rows."""
+"""``klnorm tasks``, ``klnorm methods`` and ``klnorm encoders``: what there is to choose from."""
 
 from __future__ import annotations
 
@@ -6,16 +6,73 @@ import dataclasses
 import inspect
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from klnorm_lib.study.progress import show
-from klnorm_lib.study.record import Record
+from klnorm_lib.cli import output
+from klnorm_lib.cli.application import app
 
 
-def mirrors() -> list[Path]:
+@app.command()
+def tasks(as_json: output.Json = False) -> None:
+    """List the tasks: kind, rows, where they can be had now, licence."""
+    rows = task_rows()
+    if as_json:
+        output.print_json(rows)
+        return
+    table = output.table("task", "kind", "labels", "metric", "sources now", "rows", "out of domain", "licence")
+    for row in rows:
+        table.add_row(
+            f"[bold]{row['name']}[/]",
+            row["kind"],
+            str(row["num_labels"]),
+            row["metrics"][0],
+            ", ".join(row["sources"]),
+            ", ".join(f"{split} {count:,}" for split, count in row["rows"].items()) or "–",
+            families(row["ood"]) or "–",
+            row["licence"] or "–",
+        )
+    output.show(table)
+    if not os.environ.get("KLNORM_MIRROR"):
+        output.note("KLNORM_MIRROR is not set: only the hub and the built-in tasks can be used.")
+
+
+@app.command()
+def methods(as_json: output.Json = False) -> None:
+    """List the methods, their hyperparameters and defaults."""
+    rows = method_rows()
+    if as_json:
+        output.print_json(rows)
+        return
+    table = output.table("method", "what it does", "hyperparameters and defaults")
+    for row in rows:
+        fields = ", ".join(f"{name}={value!r}" for name, value in row["fields"].items())
+        table.add_row(f"[bold]{row['name']}[/]", row["description"], fields or "–")
+    output.show(table)
+
+
+@app.command()
+def encoders(as_json: output.Json = False) -> None:
+    """List the encoders that can be used without the hub."""
+    rows = encoder_rows()
+    if as_json:
+        output.print_json(rows)
+        return
+    table = output.table("encoder", "source")
+    for row in rows:
+        table.add_row(f"[bold]{row['name']}[/]", row["source"])
+    output.show(table)
+    output.note("Besides these: any folder with config.json and safetensors, and any hub id.")
+
+
+def families(names: list[str]) -> str:
+    """Names in a row, those of one family (``family/member``) counted."""
+    counts = Counter(name.split("/")[0] for name in names)
+    return ", ".join(f"{name} ({count})" if count > 1 else name for name, count in counts.items())
+
+
+def _mirrors() -> list[Path]:
     """The folders that ``KLNORM_MIRROR`` names."""
     return [Path(part).expanduser() for part in os.environ.get("KLNORM_MIRROR", "").split(os.pathsep) if part]
 
@@ -102,25 +159,7 @@ def encoder_rows() -> list[dict[str, str]]:
     from klnorm_lib.study import frozen
 
     rows = [{"name": name, "source": "built-in"} for name in encoders.names()]
-    for folder in mirrors():
+    for folder in _mirrors():
         found = sorted(path for path in (folder / "models").glob("*") if (path / "config.json").is_file())
         rows += [{"name": path.name.replace("--", "/", 1), "source": "mirror"} for path in found]
     return rows + [{"name": name, "source": told} for name, told in frozen.FEATURISERS.items()]
-
-
-def record_table(record: Record, table_of) -> Table:
-    """A record's numbers on train, validation, test and each out-of-domain set, one row a metric."""
-    splits = {"train": record.train, "validation": record.validation, "test": record.test}
-    splits.update({f"ood/{name}": scores for name, scores in record.ood.items()})
-    names = list(dict.fromkeys(name for scores in splits.values() for name in scores))
-    ece = {"test": record.calibration["test"].get("ece")}
-    ece.update({f"ood/{name}": scores.get("ece") for name, scores in record.calibration["ood"].items()})
-    columns = [*names, *(["ece"] if record.calibration["test"] else [])]
-    table = table_of("split", "rows", *columns)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for split, scores in splits.items():
-        values = [*(scores.get(name) for name in names), *([ece.get(split)] if "ece" in columns else [])]
-        style = "bold" if split == "test" else None
-        table.add_row(split, f"{record.rows[split]:,}", *map(show, values), style=style)
-    return table

@@ -1,26 +1,84 @@
-"""The work behind ``klnorm study``: run a grid, list it, or do a committed cell again."""
+"""``klnorm study``: carry out a grid of runs, list it, or do a committed cell again."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from klnorm_lib.study.errors import StudyError
-from klnorm_lib.sweep.execution import Options, Summary, sweep
-from klnorm_lib.sweep.grid import Grid
-from klnorm_lib.sweep.progress import spell
-from klnorm_lib.sweep.remake import Cell, Remade, remake
+import typer
+
+from klnorm_lib.cli import output
+from klnorm_lib.cli.application import app
+
+if TYPE_CHECKING:
+    from klnorm_lib.sweep.execution import Options, Summary
+    from klnorm_lib.sweep.grid import Grid
+    from klnorm_lib.sweep.remake import Remade
 
 
-def carry_out(grid: Grid, records: Path, parts: list[str] | None, options: Options) -> Summary:
-    """All runs of a study that ``records`` lacks."""
-    more = {name: getattr(options, name) for name in ("threads", "scheduler", "retry", "notebooks")}
-    return sweep(grid, records, options.engine, options.jobs, parts, options.progress, **more)
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A packaged study, or a YAML file of your own.")],
+    part: Annotated[
+        list[str] | None, typer.Option(help="Only this part; repeatable. The parts done by default if not given.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, dask or ray.")] = "local",
+    jobs: Annotated[int, typer.Option(help="Runs at a time; on a GPU they share it.")] = 1,
+    threads: Annotated[int, typer.Option(help="Torch threads of each run; part of a run's identity.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Of a Dask scheduler or Ray cluster that runs already.")
+    ] = None,
+    records: Annotated[
+        Path | None, typer.Option(help="Records file to go on with.", show_default="records/NAME.jsonl")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what is recorded as failed.")] = False,
+    notebook: Annotated[
+        bool, typer.Option("--notebook", help="Each run in a notebook, kept executed beside the records.")
+    ] = False,
+    dry: Annotated[bool, typer.Option("--dry", help="List the runs and stop.")] = False,
+    remake: Annotated[
+        str | None, typer.Option(metavar="CELL", help="Do a committed cell again: TASK/SIZE/ENCODER/ARM.")
+    ] = None,
+    draws: Annotated[int | None, typer.Option(min=1, help="With --remake: only the first so many draws.")] = None,
+    as_json: output.Json = False,
+) -> None:
+    """Carry out a grid of runs; the same command goes on where it was interrupted."""
+    from klnorm_lib.sweep import grid
+    from klnorm_lib.sweep.execution import Options, sweep
+
+    chosen = grid.load(name)
+    path = Path("records") / f"{chosen.name}.jsonl" if records is None else records
+    if dry:
+        rows = plan(chosen, path, part)
+        if as_json:
+            output.print_json(rows)
+        else:
+            typer.echo("\n".join(f"{'# recorded: ' * row['recorded']}{row['command']}" for row in rows))
+        return
+    notebooks = path.with_suffix(".notebooks") if notebook else None
+    if remake is not None:
+        remade = again(name, remake, draws, Options(engine, jobs, threads, scheduler, retry, notebooks), part)
+        if as_json:
+            output.print_json(remade_dict(remade))
+        else:
+            show_remade(remade)
+        raise typer.Exit(not remade.holds)
+    summary = sweep(
+        chosen, path, engine, jobs, part, threads=threads, scheduler=scheduler, retry=retry, notebooks=notebooks
+    )
+    if as_json:
+        output.print_json(summary_dict(summary))
+    else:
+        output.note("\n".join(summary_lines(summary)))
+    raise typer.Exit(not summary.complete)
 
 
 def again(name: str, cell: str, draws: int | None, options: Options, parts: list[str] | None = None) -> Remade:
     """A committed cell, done again and compared; a cell is of one part at most."""
+    from klnorm_lib.study.errors import StudyError
+    from klnorm_lib.sweep.remake import Cell, remake
+
     if parts is not None and len(parts) > 1:
         raise StudyError(f"a cell stands in one part; give --part once with --remake, not {', '.join(parts)}")
     return remake(name, Cell.parse(cell), draws, options, parts[0] if parts else None)[0]
@@ -52,6 +110,8 @@ def plan(grid: Grid, records: Path, parts: list[str] | None) -> list[dict[str, A
 
 def summary_lines(summary: Summary) -> list[str]:
     """What came of a study, in words, and every failure with its command."""
+    from klnorm_lib.sweep.progress import spell
+
     lines = [
         f"{summary.asked} runs: {summary.made} made in {spell(summary.seconds)}, {summary.found} recorded before, "
         f"{len(summary.failures)} failed; records in {summary.records}"
@@ -66,6 +126,15 @@ def summary_dict(summary: Summary) -> dict[str, Any]:
     told = {"asked": summary.asked, "made": summary.made, "recorded_before": summary.found, "failures": failures}
     told["left_out"] = summary.left_out
     return {**told, "seconds": round(summary.seconds, 3), "records": str(summary.records)}
+
+
+def show_remade(remade: Remade) -> None:
+    """Committed and remade scores side by side, and the verdict."""
+    table = output.table("draw", f"{remade.metric} committed", "remade")
+    for draw, *scores in zip(remade.draws, remade.committed, remade.remade, strict=True):
+        table.add_row("/".join(map(str, draw)), *("–" if s is None else f"{s:.4f}" for s in scores))
+    output.show(table)
+    output.note(verdict(remade))
 
 
 def remade_dict(remade: Remade) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from klnorm_lib import __version__, cli
+from klnorm_lib.cli import pretrain, run
+from klnorm_lib.cli.run import parse_argument
 from tests.study import small
 
 runner = CliRunner()
@@ -237,7 +239,7 @@ def test_version_as_a_module():
     ],
 )
 def test_method_arguments_are_literals(text, expected):
-    assert cli.parse_argument(text) == expected
+    assert parse_argument(text) == expected
 
 
 def test_every_field_is_an_option():
@@ -246,9 +248,9 @@ def test_every_field_is_an_option():
     from klnorm_lib.study import Run
 
     for command, config, own_options in (
-        (cli.run, Run, {"method_arg", "records", "as_json"}),
-        (cli.pretrain, PretrainConfig, {"as_json"}),
-        (cli.pretrain_speech, SpeechPretrainConfig, {"as_json"}),
+        (run.run, Run, {"method_arg", "records", "as_json"}),
+        (pretrain.pretrain, PretrainConfig, {"as_json"}),
+        (pretrain.pretrain_speech, SpeechPretrainConfig, {"as_json"}),
     ):
         fields = {f.name for f in dataclasses.fields(config)} - {"method_args"}
         assert set(inspect.signature(command).parameters) - own_options == fields
@@ -257,7 +259,7 @@ def test_every_field_is_an_option():
 def test_run_options_have_the_defaults_of_a_run():
     from klnorm_lib.study import Run
 
-    options = inspect.signature(cli.run).parameters
+    options = inspect.signature(run.run).parameters
     for field in dataclasses.fields(Run):
         if field.name in options and field.name not in ("task", "encoder", "learning_rate"):
             assert options[field.name].default == field.default
