@@ -7,7 +7,7 @@ import copy
 import gc
 import json
 from collections import defaultdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -126,7 +126,7 @@ def main() -> None:
     asked = {"klnorm-tiny": {**MODELS["klnorm-tiny"], "rounds": 6}} if given.quick else MODELS
     made = {
         "schema_version": 1,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "what": "one training step: forward, backward, AdamW, fp32, one thread; seconds by round",
         "versions": machine.versions(),
         "hardware": {**machine.hardware(), "device": "cpu"},

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -81,7 +81,7 @@ def main() -> None:
             rows.append(measure(engine, jobs))
             print(json.dumps(rows[-1]), flush=True)
     told = {
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "study": STUDY,
         "versions": machine.versions(),
         "hardware": {k: v for k, v in machine.hardware().items() if k != "threads"},

@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import warnings
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import fisher_peers as peers
@@ -185,7 +185,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     made = {
         "schema_version": 1,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "what": "one batch of sequences, fp32, one thread; seconds by round, arms in turns",
         "versions": machine.versions() | peers.versions(),
         "hardware": {**machine.hardware(), "device": "cpu"},

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -241,7 +241,7 @@ def main() -> None:
     made.append(measure(classifier(how, words["fishers"]["pretraining"]), how, given.cache, surfaces=False))
     values = {
         "schema_version": 1,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "what": "mean loss on lines and planes through the weights, moving halves of the parameters by their Fisher",
         "versions": machine.versions(),
         "hardware": {**machine.hardware(), "device": "cpu"},

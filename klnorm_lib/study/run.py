@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,7 @@ def _blank_record(run: Run, inputs: _Inputs) -> Record:
     return Record(
         hash=hashlib.sha256(canonical.encode()).hexdigest(),
         status="finished",
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
         run=asked,
         task={
             "name": inputs.task.name,

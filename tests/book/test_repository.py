@@ -3,12 +3,12 @@
 import re
 import shutil
 import subprocess
+import tomllib
 
 import nbformat
 import pytest
 import replay_environment
 import repo_url
-import tomllib
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
