@@ -22,6 +22,7 @@ LIBRARY := $(shell find klnorm_lib -type f -not -path '*/__pycache__/*' -not -na
 
 ENGINE ?= local
 JOBS ?= 2
+WORKERS ?= 2
 STUDIES := $(basename $(notdir $(wildcard klnorm_lib/studies/*.yaml)))
 
 # Threads of torch and of numpy's BLAS spin while they wait, which stalls a busy machine; BLAS has no switch for that.
@@ -63,12 +64,16 @@ book: $(EXECUTED) $(STAMP) ## render the book into build/book/_build/html (SCALE
 	@$(PY) $(TOOLS)/check.py --src $(SRC) --html build/book/_build/html
 	@echo "== open build/book/_build/html/index.html"
 
-test: $(STAMP) ## run the tests, then every notebook as a regression test
+# Whole files go to the workers, in the order of collection: tests/conftest.py puts the longest first. A thread for each
+# worker, as two that share a core wait for each other.
+test: export OMP_NUM_THREADS := 1
+test: PARALLEL := --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder --max-worker-restart=0
+test: $(STAMP) ## run the tests, then every notebook as a regression test (WORKERS=2 at a time)
 	@echo "== tests"
-	@$(PY) -m pytest tests
+	@$(PY) -m pytest tests $(PARALLEL)
 ifneq ($(NOTEBOOKS),)
 	@echo "== notebooks"
-	@$(PY) -m pytest --nbmake notebooks --nbmake-timeout=900 --timeout=1800
+	@$(PY) -m pytest --nbmake notebooks --nbmake-timeout=900 --timeout=1800 $(PARALLEL)
 endif
 
 bench: $(STAMP) ## measure what methods and the Fisher information cost; writes klnorm_lib/studies/{cost,fisher_cost}.json
