@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from klnorm_lib.cli import output
+from klnorm_lib.cli import completion, output
 from klnorm_lib.cli.application import app
 
-MODEL = typer.Option(help="One of `klnorm encoders`, a folder, or a hub id.")
+MODEL = typer.Option(help="One of `klnorm encoders`, a folder, or a hub id.", autocompletion=completion.encoder)
 TEXT = typer.Option(metavar="CORPUS", help="File or folder of running text, or a corpus of KLNORM_MIRROR; repeatable.")
 SHOWN = ("model", "kind", "sequences", "tokens", "predicted", "length", "mask_probability", "labels", "seed", "seconds")
 

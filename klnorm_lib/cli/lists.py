@@ -12,6 +12,7 @@ from typing import Any
 
 from klnorm_lib.cli import output
 from klnorm_lib.cli.application import app
+from klnorm_lib.cli.completion import mirrored
 
 
 @app.command()
@@ -70,11 +71,6 @@ def families(names: list[str]) -> str:
     """Names in a row, those of one family (``family/member``) counted."""
     counts = Counter(name.split("/")[0] for name in names)
     return ", ".join(f"{name} ({count})" if count > 1 else name for name, count in counts.items())
-
-
-def _mirrors() -> list[Path]:
-    """The folders that ``KLNORM_MIRROR`` names."""
-    return [Path(part).expanduser() for part in os.environ.get("KLNORM_MIRROR", "").split(os.pathsep) if part]
 
 
 def task_rows() -> list[dict[str, Any]]:
@@ -159,7 +155,5 @@ def encoder_rows() -> list[dict[str, str]]:
     from klnorm_lib.study import frozen
 
     rows = [{"name": name, "source": "built-in"} for name in encoders.names()]
-    for folder in _mirrors():
-        found = sorted(path for path in (folder / "models").glob("*") if (path / "config.json").is_file())
-        rows += [{"name": path.name.replace("--", "/", 1), "source": "mirror"} for path in found]
+    rows += [{"name": name, "source": "mirror"} for name in mirrored()]
     return rows + [{"name": name, "source": told} for name, told in frozen.FEATURISERS.items()]

@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
-from klnorm_lib.cli import output
+from klnorm_lib.cli import completion, output
 from klnorm_lib.cli.application import app
 
 
 @app.command()
 def mirror(
-    names: Annotated[list[str], typer.Argument(metavar="TASK...", help="Tasks to fetch from the hub.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="TASK...", help="Tasks to fetch from the hub.", autocompletion=completion.task),
+    ],
     to: Annotated[Path, typer.Option("--to", help="Folder to fill; name it in KLNORM_MIRROR afterwards.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Fetch again what is there already.")] = False,
     as_json: output.Json = False,

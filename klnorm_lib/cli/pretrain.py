@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from klnorm_lib.cli import output
+from klnorm_lib.cli import completion, output
 from klnorm_lib.cli.application import app
 
 
@@ -31,7 +31,10 @@ def pretrain(
         bool | None, typer.Option(help="Start word embeddings from co-occurrence counts instead of noise.")
     ] = None,
     shorten: Annotated[bool | None, typer.Option(help="Cut most steps' sequences into shorter ones.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="An encoder to learn word and sentence vectors from.")] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="An encoder to learn word and sentence vectors from.", autocompletion=completion.encoder),
+    ] = None,
     distillation: Annotated[float | None, typer.Option(help="Weight of the teacher beside the masked words.")] = None,
     seed: Annotated[int | None, typer.Option(help="Weights, order and masks.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from klnorm_lib.cli import output
+from klnorm_lib.cli import completion, output
 from klnorm_lib.cli.application import app
 
 if TYPE_CHECKING:
@@ -19,10 +19,16 @@ if TYPE_CHECKING:
 
 @app.command()
 def run(
-    task: Annotated[str | None, typer.Option(help="One of `klnorm tasks`.")] = None,
-    encoder: Annotated[str, typer.Option(help="One of `klnorm encoders`, a folder, or a hub id.")] = "klnorm-tiny",
+    task: Annotated[str | None, typer.Option(help="One of `klnorm tasks`.", autocompletion=completion.task)] = None,
+    encoder: Annotated[
+        str, typer.Option(help="One of `klnorm encoders`, a folder, or a hub id.", autocompletion=completion.encoder)
+    ] = "klnorm-tiny",
     method: Annotated[
-        str, typer.Option(help="One of `klnorm methods`; plain means none, frozen and setfit are baselines.")
+        str,
+        typer.Option(
+            help="One of `klnorm methods`; plain means none, frozen and setfit are baselines.",
+            autocompletion=completion.method,
+        ),
     ] = "plain",
     method_arg: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A hyperparameter of the method; repeatable.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from klnorm_lib.cli import output
+from klnorm_lib.cli import completion, output
 from klnorm_lib.cli.application import app
 
 if TYPE_CHECKING:
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A packaged study, or a YAML file of your own.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A packaged study, or a YAML file of your own.", autocompletion=completion.study
+        ),
+    ],
     part: Annotated[
         list[str] | None, typer.Option(help="Only this part; repeatable. The parts done by default if not given.")
     ] = None,

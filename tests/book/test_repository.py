@@ -109,6 +109,15 @@ def test_constraints_hold_versions_only():
         assert re.fullmatch(r"==[\w.!]+", str(pin.specifier)), pin
 
 
+def test_every_file_of_the_library_is_packaged():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-data"]
+    packaged = {path for pattern in patterns["klnorm_lib"] for path in (ROOT / "klnorm_lib").glob(pattern)}
+    listed = subprocess.run(["git", "ls-files", "klnorm_lib"], cwd=ROOT, capture_output=True, text=True, check=True)
+    data = {ROOT / name for name in listed.stdout.split("\n") if name and not name.endswith(".py")}
+    assert ROOT / "klnorm_lib/py.typed" in data
+    assert data - packaged == set()
+
+
 def test_users_get_lower_bounds():
     for text in PROJECT["dependencies"]:
         assert all(s.operator == ">=" for s in Requirement(text).specifier), text

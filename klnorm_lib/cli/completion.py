@@ -1,0 +1,58 @@
+"""What the shell completes: names of tasks, methods, encoders and studies, known without importing torch.
+
+A key press is to be answered at once, so the names of methods are read from their source, and those of encoders from
+their folders; tests hold them equal to what ``klnorm methods`` and ``klnorm encoders`` list.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+import klnorm_lib
+
+HERE = Path(klnorm_lib.__file__).parent
+STATED = re.compile(r'^(?: {4}name|NAME)(?:: ClassVar\[str\])? = "(\w+)"', re.MULTILINE)
+
+
+def task(incomplete: str) -> list[str]:
+    """Names of tasks that begin so."""
+    from klnorm_lib import tasks
+
+    return _starting(incomplete, tasks.names())
+
+
+def method(incomplete: str) -> list[str]:
+    """Names of methods and baselines that begin so, those that other packages register included."""
+    others = metadata.entry_points(group="klnorm_lib.methods")
+    return _starting(incomplete, ["plain", *_stated("methods"), *_stated("study"), *(entry.name for entry in others)])
+
+
+def encoder(incomplete: str) -> list[str]:
+    """Names of encoders that begin so: built-in ones and those of the mirror folders."""
+    built_in = (path.parent.name for path in (HERE / "encoders").glob("*/config.json"))
+    return _starting(incomplete, [*built_in, *mirrored()])
+
+
+def study(incomplete: str) -> list[str]:
+    """Names of packaged studies that begin so."""
+    return _starting(incomplete, (path.stem for path in (HERE / "studies").glob("*.yaml")))
+
+
+def mirrored() -> list[str]:
+    """Encoders in the folders that ``KLNORM_MIRROR`` names."""
+    roots = [Path(part).expanduser() for part in os.environ.get("KLNORM_MIRROR", "").split(os.pathsep) if part]
+    found = [path for root in roots for path in sorted((root / "models").glob("*")) if (path / "config.json").is_file()]
+    return [path.name.replace("--", "/", 1) for path in found]
+
+
+def _stated(package: str) -> list[str]:
+    """The names that the methods and baselines of a package state."""
+    return [n for path in sorted((HERE / package).rglob("*.py")) for n in STATED.findall(path.read_text("utf-8"))]
+
+
+def _starting(incomplete: str, names: Iterable[str]) -> list[str]:
+    return sorted({name for name in names if name.startswith(incomplete)})
