@@ -110,15 +110,25 @@ def test_scores_that_are_no_tasks(wrong):
         stats.interquartile_mean(wrong)
 
 
-def test_bootstraps_are_scipys_but_for_chance(scores):
+@pytest.mark.parametrize("level", [0.95, 0.8])
+def test_bootstraps_are_the_formulas_of_their_docstrings(level):
+    """Written out with the same resamples: index k of k values, 9,999 times, from a generator with that seed."""
     values = np.random.default_rng(2).exponential(1.0, 12)
-    for ours, method in ((stats.percentile, "percentile"), (stats.bca, "BCa")):
-        theirs = scipy_stats.bootstrap((values,), np.mean, n_resamples=20_000, method=method, random_state=0)
-        low, high = theirs.confidence_interval
-        assert ours(values, resamples=20_000) == pytest.approx((low, high), abs=0.02)
-        assert ours(values) == ours(values)
-        assert ours(values) != ours(values, seed=1)
-        assert ours(values, level=0.5)[0] > ours(values)[0]
-    assert math.isnan(stats.bca([1.0])[0])
-    assert math.isnan(stats.percentile([1.0])[1])
-    assert stats.bca([0.3, 0.3, 0.3]) == stats.percentile([0.3, 0.3, 0.3]) == (0.3, 0.3)
+    means = values[np.random.default_rng(7).integers(12, size=(9_999, 12))].mean(axis=1)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    assert stats.percentile(values, level, seed=7) == pytest.approx(tuple(np.quantile(means, tails)), rel=1e-12)
+    bias = scipy_stats.norm.ppf((np.mean(means < values.mean()) + np.mean(means <= values.mean())) / 2)
+    off = values - values.mean()
+    acceleration = (off**3).sum() / (6 * (off**2).sum() ** 1.5)
+    z = bias + scipy_stats.norm.ppf(tails)
+    at = scipy_stats.norm.cdf(bias + z / (1 - acceleration * z))
+    assert stats.bca(values, level, seed=7) == pytest.approx(tuple(np.quantile(means, at)), rel=1e-12)
+
+
+def test_bootstraps_repeat_with_their_seed_and_need_two_values():
+    values = np.random.default_rng(2).exponential(1.0, 12)
+    for interval in (stats.percentile, stats.bca):
+        assert interval(values) == interval(values)
+        assert interval(values) != interval(values, seed=1)
+        assert math.isnan(interval([1.0])[0])
+        assert interval([0.3, 0.3, 0.3]) == (0.3, 0.3)

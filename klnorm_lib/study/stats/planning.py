@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -63,16 +64,8 @@ def draws_needed(
     def enough(k: int) -> bool:
         return bool(power(difference, sd, k, level, row_se, rows) >= wanted)
 
-    high = 2
-    while not enough(high):
-        if high > MOST:
-            return None
-        high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    k = bisect_left(range(MOST + 1), True, lo=2, key=enough)
+    return k if k <= MOST else None
 
 
 def _check_wanted(wanted: float, level: float) -> None:
