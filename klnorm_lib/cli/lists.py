@@ -82,7 +82,7 @@ def task_rows() -> list[dict[str, Any]]:
     for name in tasks.names():
         spec = tasks.spec(name)
         folder = None if spec.built_in else mirror.find(spec.data)
-        known = {"built-in": spec.built_in, "mirror": folder is not None, "hub": spec.hub[0] is not None}
+        there = {"built-in": spec.built_in, "mirror": folder is not None, "hub": spec.hub[0] is not None}
         rows.append(
             {
                 "name": name,
@@ -90,7 +90,7 @@ def task_rows() -> list[dict[str, Any]]:
                 "num_labels": spec.num_labels,
                 "label_names": None if spec.label_names is None else list(spec.label_names),
                 "metrics": list(spec.metrics),
-                "sources": [source for source, there in known.items() if there],
+                "sources": [source for source, usable in there.items() if usable],
                 "hub": spec.hub[0],
                 "rows": _rows(spec, folder),
                 "ood": list(spec.ood),

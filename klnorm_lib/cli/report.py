@@ -25,7 +25,7 @@ def report(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the results page as markdown.")] = False,
     as_json: output.Json = False,
 ) -> None:
-    """Show the records as a table: every point, and how many seeds there are."""
+    """Show the records as a table: every score, and how many seeds there are."""
     from klnorm_lib import pages as tables
     from klnorm_lib import study
     from klnorm_lib.pages.tables import cell, packaged
@@ -37,8 +37,8 @@ def report(
     if repair:
         for path in files:
             count = study.repair(path)
-            told = f"{count} broken line{'s' * (count != 1)} moved to {path}.broken" if count else "nothing was broken"
-            output.note(f"{path}: {told}")
+            moved = f"{count} broken line{'s' * (count != 1)} moved to {path}.broken" if count else "nothing was broken"
+            output.note(f"{path}: {moved}")
     found = [record for path in files for record in study.read_records(path)]
     if as_json:
         output.print_json([record.to_dict() for record in found])

@@ -76,8 +76,8 @@ def run(
 
     if learning_rate is None:
         options["learning_rate"] = sources.LEARNING_RATE if method == "frozen" else sources.learning_rate(encoder)
-    asked = Run(**options, method_args=dict(parse_argument(text) for text in method_arg or []))
-    record = carry_out(asked, records=records, progress=True)
+    wanted = Run(**options, method_args=dict(parse_argument(text) for text in method_arg or []))
+    record = carry_out(wanted, records=records, progress=True)
     if as_json:
         output.print_json({**record.to_dict(), "already_done": record.already_done, "records": str(records)})
         return

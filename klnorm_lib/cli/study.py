@@ -1,4 +1,4 @@
-"""``klnorm study``: carry out a grid of runs, list it, or do a committed cell again."""
+"""``klnorm study``: carry out a grid of runs, list it, or do some of its committed runs again."""
 
 from __future__ import annotations
 
@@ -43,9 +43,12 @@ def study(
     ] = False,
     dry: Annotated[bool, typer.Option("--dry", help="List the runs and stop.")] = False,
     remake: Annotated[
-        str | None, typer.Option(metavar="CELL", help="Do a committed cell again: TASK/SIZE/ENCODER/ARM.")
+        str | None,
+        typer.Option(metavar="TASK/SIZE/ENCODER/ARM", help="Do the committed runs of an arm in a setting again."),
     ] = None,
-    draws: Annotated[int | None, typer.Option(min=1, help="With --remake: only the first so many draws.")] = None,
+    replicates: Annotated[
+        int | None, typer.Option(min=1, help="With --remake: only the first so many replicates (pairs of seeds).")
+    ] = None,
     as_json: output.Json = False,
 ) -> None:
     """Carry out a grid of runs; the same command goes on where it was interrupted."""
@@ -63,7 +66,7 @@ def study(
         return
     notebooks = path.with_suffix(".notebooks") if notebook else None
     if remake is not None:
-        remade = again(name, remake, draws, Options(engine, jobs, threads, scheduler, retry, notebooks), part)
+        remade = again(name, remake, replicates, Options(engine, jobs, threads, scheduler, retry, notebooks), part)
         if as_json:
             output.print_json(remade_dict(remade))
         else:
@@ -79,14 +82,14 @@ def study(
     raise typer.Exit(not summary.complete)
 
 
-def again(name: str, cell: str, draws: int | None, options: Options, parts: list[str] | None = None) -> Remade:
-    """A committed cell, done again and compared; a cell is of one part at most."""
+def again(name: str, arm: str, replicates: int | None, options: Options, parts: list[str] | None = None) -> Remade:
+    """The committed runs of an arm in a setting (TASK/SIZE/ENCODER/ARM), done again and compared."""
     from klnorm_lib.study.errors import StudyError
     from klnorm_lib.sweep.remake import Cell, remake
 
     if parts is not None and len(parts) > 1:
-        raise StudyError(f"a cell stands in one part; give --part once with --remake, not {', '.join(parts)}")
-    return remake(name, Cell.parse(cell), draws, options, parts[0] if parts else None)[0]
+        raise StudyError(f"--remake is about one part; give --part once, not {', '.join(parts)}")
+    return remake(name, Cell.parse(arm), replicates, options, parts[0] if parts else None)[0]
 
 
 def plan(grid: Grid, records: Path, parts: list[str] | None) -> list[dict[str, Any]]:
@@ -122,32 +125,38 @@ def summary_lines(summary: Summary) -> list[str]:
         f"{len(summary.failures)} failed; records in {summary.records}"
     ]
     lines += [f"failed: {failure}" for failure in summary.failures]
-    return lines + [f"left out: {cell}" for cell in summary.left_out]
+    return lines + [f"left out: {what}" for what in summary.left_out]
 
 
 def summary_dict(summary: Summary) -> dict[str, Any]:
     """The same for ``--json``."""
     failures = [{"command": f.run.command(), "message": f.message} for f in summary.failures]
-    told = {"asked": summary.asked, "made": summary.made, "recorded_before": summary.found, "failures": failures}
-    told["left_out"] = summary.left_out
-    return {**told, "seconds": round(summary.seconds, 3), "records": str(summary.records)}
+    return {
+        "runs": summary.asked,
+        "made": summary.made,
+        "recorded_before": summary.found,
+        "failures": failures,
+        "left_out": summary.left_out,
+        "seconds": round(summary.seconds, 3),
+        "records": str(summary.records),
+    }
 
 
 def show_remade(remade: Remade) -> None:
     """Committed and remade scores side by side, and the verdict."""
-    table = output.table("draw", f"{remade.metric} committed", "remade")
-    for draw, *scores in zip(remade.draws, remade.committed, remade.remade, strict=True):
-        table.add_row("/".join(map(str, draw)), *("–" if s is None else f"{s:.4f}" for s in scores))
+    table = output.table("replicate", f"{remade.metric} committed", "remade")
+    for seeds, *scores in zip(remade.draws, remade.committed, remade.remade, strict=True):
+        table.add_row("/".join(map(str, seeds)), *("–" if s is None else f"{s:.4f}" for s in scores))
     output.show(table)
     output.note(verdict(remade))
 
 
 def remade_dict(remade: Remade) -> dict[str, Any]:
-    """A cell done again, for ``--json``."""
+    """What was remade, for ``--json``."""
     return {
-        "cell": str(remade.cell),
+        "setting": str(remade.cell),
         "metric": remade.metric,
-        "draws": [list(draw) for draw in remade.draws],
+        "replicates": [list(seeds) for seeds in remade.draws],
         "committed": list(remade.committed),
         "remade": list(remade.remade),
         "difference": remade.difference,
@@ -161,9 +170,9 @@ def remade_dict(remade: Remade) -> dict[str, Any]:
 def verdict(remade: Remade) -> str:
     """Whether the committed numbers hold, in a sentence."""
     if remade.same:
-        known = "the machine, its threads and the versions are those of the records: the numbers must be equal"
+        change = "the machine, its threads and the versions are those of the records: the numbers must be equal"
         found = "they are" if remade.holds else f"they differ by {remade.difference:.4g}"
     else:
-        known = f"not as it was: {', '.join(remade.other)}; the means may differ by {remade.tolerance:.4f}"
-        found = f"they differ by {remade.difference:.4f}: {'the cell holds' if remade.holds else 'too much'}"
-    return f"{remade.cell}: {known}, and {found}"
+        change = f"not as it was: {', '.join(remade.other)}; the means may differ by {remade.tolerance:.4f}"
+        found = f"they differ by {remade.difference:.4f}: {'within the tolerance' if remade.holds else 'too much'}"
+    return f"{remade.cell}: {change}, and {found}"

@@ -1,6 +1,7 @@
 """What the front pages tell a reader to type is there, and does what they say."""
 
 import re
+import shlex
 import subprocess
 
 import pytest
@@ -45,6 +46,15 @@ def test_the_command_line_knows_it(words):
     assert words[1] in command.commands
     options = {option for parameter in command.commands[words[1]].params for option in parameter.opts}
     assert {word for word in words if word.startswith("--")} - {"--help"} <= options
+
+
+def test_make_passes_options_that_the_command_knows():
+    given = ["NAME=smoke", "PART=all", "RECORDS=r.jsonl", "SETTING=trec/200/klnorm-tiny/vib", "REPLICATES=3"]
+    make = ["make", "--dry-run", "--assume-old=.venv/.installed", "study", *given]
+    told = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    words = shlex.split(told[told.index("klnorm study") :].replace("\\\n", " "))
+    assert {"--part", "--records", "--remake", "--replicates"} <= set(words)
+    test_the_command_line_knows_it(words)
 
 
 def targets_named():

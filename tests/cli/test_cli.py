@@ -172,7 +172,7 @@ def test_study_then_done_already(small_study, tmp_path):
     records = tmp_path / "r.jsonl"
     assert "2 made" in call("study", small_study, "--records", records).stderr
     again = json.loads(call("study", small_study, "--records", records, "--json").stdout)
-    assert (again["asked"], again["made"], again["recorded_before"], again["failures"]) == (2, 0, 2, [])
+    assert (again["runs"], again["made"], again["recorded_before"], again["failures"]) == (2, 0, 2, [])
     assert len(records.read_text().splitlines()) == 2
 
 
@@ -196,12 +196,12 @@ def test_study_lists_its_runs(small_study, tmp_path):
     assert all(line.startswith("# recorded: klnorm run") for line in lines)
 
 
-def test_study_remakes_a_committed_cell(tmp_path):
-    cell = ("study", "smoke", "--remake", "topic_shift/40/klnorm-nano/frozen", "--draws", 1)
-    told = json.loads(call(*cell, "--json").stdout)
+def test_study_remakes_an_arm_in_a_setting():
+    command = ("study", "smoke", "--remake", "topic_shift/40/klnorm-nano/frozen", "--replicates", 1)
+    told = json.loads(call(*command, "--json").stdout)
     assert told["holds"]
     assert told["difference"] <= told["tolerance"]
-    shown = call(*cell)
+    shown = call(*command)
     assert f"{told['remade'][0]:.4f}" in shown.stdout
     assert "topic_shift/40/klnorm-nano/frozen: " in shown.stderr
 
