@@ -6,30 +6,32 @@ import importlib
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "klnorm_lib.methods": (
-        "apply", "auxiliary_loss", "load", "Report", "Method", "KLNorm", "VIB", "NormHead", "MLPHead", "Dropout",
-        "GuidedDropout", "GaussianDropout", "Mixout", "RDrop", "L2SP", "EWC",
-        "ChildTuning",
-    ),
-    "klnorm_lib.probes": ("effective_rates",),
-}  # fmt: skip
 _MODULES = (
     "encoders", "figures", "functional", "methods", "pages", "pretraining", "probes", "sites", "study", "sweep",
     "tasks",
 )  # fmt: skip
-__all__ = sorted([*_MODULES, *(name for names in _HOME.values() for name in names)])
 
 
 def __getattr__(name: str):
     # Resolved on first use, so that importing the closed-form maths does not import transformers.
+    if name == "__all__":
+        return sorted([*_MODULES, *_exports()])
     if name in _MODULES:
         return importlib.import_module(f"klnorm_lib.{name}")
-    for module, names in _HOME.items():
-        if name in names:
-            return getattr(importlib.import_module(module), name)
-    raise AttributeError(f"klnorm_lib has no {name!r}; it has {', '.join(__all__)}")
+    if not name.startswith("_"):
+        exports = _exports()
+        if name in exports:
+            return getattr(importlib.import_module(exports[name]), name)
+    raise AttributeError(f"klnorm_lib has no {name!r}; it has {', '.join(__dir__())}")
+
+
+def _exports() -> dict[str, str]:
+    """Name -> the module that it comes from: each method, and what is done with one."""
+    methods = importlib.import_module("klnorm_lib.methods")
+    classes = [cls.__name__ for cls in methods.REGISTRY.own.values()]
+    own = ("apply", "auxiliary_loss", "load", "Report", "Method", *classes)
+    return {**dict.fromkeys(own, "klnorm_lib.methods"), "effective_rates": "klnorm_lib.probes"}
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted([*_MODULES, *_exports()])

@@ -1,111 +1,28 @@
-"""Methods: frozen hyperparameters that change a user's model, one file each, by name for command lines and records."""
+"""Methods: frozen hyperparameters that change a user's model, one file each, listed in ``registry``."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-
-from klnorm_lib.methods.child_tuning import ChildTuning
 from klnorm_lib.methods.contract import Method, Report, apply, auxiliary_loss
-from klnorm_lib.methods.dropout import Dropout
-from klnorm_lib.methods.ewc import EWC
-from klnorm_lib.methods.gaussian_dropout import GaussianDropout
-from klnorm_lib.methods.guided_dropout import GuidedDropout
-from klnorm_lib.methods.klnorm import KLNorm
-from klnorm_lib.methods.l2_sp import L2SP
 from klnorm_lib.methods.loading import load
-from klnorm_lib.methods.mixout import Mixout
-from klnorm_lib.methods.mlp_head import MLPHead
-from klnorm_lib.methods.norm_head import NormHead
-from klnorm_lib.methods.r_drop import RDrop
-from klnorm_lib.methods.together import PLUS, Together, shares
-from klnorm_lib.methods.vib import VIB
+from klnorm_lib.methods.registry import PLAIN, REGISTRY, build, from_dict, names, recorded_fields, to_dict
+from klnorm_lib.methods.together import Together
 
-REGISTRY: dict[str, type[Method]] = {
-    cls.name: cls
-    for cls in (
-        KLNorm,
-        VIB,
-        NormHead,
-        MLPHead,
-        Dropout,
-        GuidedDropout,
-        GaussianDropout,
-        Mixout,
-        RDrop,
-        L2SP,
-        EWC,
-        ChildTuning,
-    )
-}
-PLAIN = "plain"
+# Those of other packages are imported from there.
+globals().update({cls.__name__: cls for cls in REGISTRY.own.values()})
 
 __all__ = [
-    "ChildTuning",
-    "Dropout",
-    "EWC",
-    "GaussianDropout",
-    "GuidedDropout",
-    "KLNorm",
-    "L2SP",
-    "MLPHead",
     "Method",
-    "Mixout",
-    "NormHead",
-    "RDrop",
+    "PLAIN",
+    "REGISTRY",
     "Report",
     "Together",
-    "VIB",
     "apply",
     "auxiliary_loss",
     "build",
     "from_dict",
     "load",
     "names",
+    "recorded_fields",
     "to_dict",
+    *(cls.__name__ for cls in REGISTRY.own.values()),
 ]
-
-
-def names() -> list[str]:
-    """Names that :func:`build` knows; ``plain`` means no method."""
-    return [PLAIN, *REGISTRY]
-
-
-def build(name: str, **fields) -> Method | Together | None:
-    """The method of that name with those hyperparameters; None for ``plain``.
-
-    ``first+second`` is both together; their hyperparameters are then called ``first.field``. Raises ``ValueError`` for
-    an unknown name or hyperparameter, naming those that exist.
-    """
-    if name == PLAIN:
-        if fields:
-            raise ValueError(f"plain has no hyperparameters, got {', '.join(fields)}")
-        return None
-    if PLUS in name:
-        return Together(tuple(_one(part, own) for part, own in shares(name, fields).items()))
-    return _one(name, fields)
-
-
-def _one(name: str, fields: dict) -> Method:
-    if name not in REGISTRY:
-        near = difflib.get_close_matches(name, names(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise ValueError(f"unknown method {name!r}{hint} There are: {', '.join(names())}")
-    known = [f.name for f in dataclasses.fields(REGISTRY[name])]
-    unknown = sorted(set(fields) - set(known))
-    if unknown:
-        raise ValueError(f"{name} has no hyperparameter {', '.join(unknown)}; it has {', '.join(known)}")
-    return REGISTRY[name](**fields)
-
-
-def to_dict(method: Method | Together | None) -> dict:
-    """A method (or None: plain) as plain JSON."""
-    return {"name": PLAIN} if method is None else method.to_dict()
-
-
-def from_dict(saved: dict) -> Method | Together | None:
-    """The method that :func:`to_dict` wrote."""
-    fields = dict(saved)
-    if "name" not in fields:
-        raise ValueError(f"a saved method needs a 'name', got {saved!r}")
-    return build(fields.pop("name"), **fields)

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from klnorm_lib.methods.anchor import Named, pretrained_parameters
-from klnorm_lib.methods.contract import Method, add_module, undo_later
+from klnorm_lib.methods.contract import TRAINING_ONLY, Method, add_module, undo_later
 from klnorm_lib.sites.walk import encoder_of, unwrap
 
 _LAYER = re.compile(r"(?:.+\.)?layers?\.\d+(?=\.)")
@@ -58,7 +58,7 @@ class ChildTuning(Method):
 
     name: ClassVar[str] = "child_tuning"
     version: ClassVar[int] = 1
-    properties: ClassVar[frozenset[str]] = frozenset({"identity_at_init", "batch_invariant", "deterministic"})
+    properties: ClassVar[frozenset[str]] = TRAINING_ONLY
     kept: ClassVar[Mapping[str, Tensor] | None] = None
 
     def __post_init__(self) -> None:
@@ -67,6 +67,10 @@ class ChildTuning(Method):
         if not 0.0 < self.keep <= 1.0:  # false for NaN as well
             raise ValueError(f"keep must be above 0 (at 0 no layer would train) and at most 1, got {self.keep}")
         object.__setattr__(self, "keep", float(self.keep))
+
+    def added_parameters(self, width: int, outputs: int = 2) -> int:
+        """None: 0."""
+        return 0
 
     def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> ChildTuning:
         """The method with its mask, from the Fisher information of the model's loss on ``batches``."""

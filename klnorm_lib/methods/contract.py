@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -25,18 +26,47 @@ from klnorm_lib.sites.positions import real_positions
 
 CONFIG_KEY = "klnorm"
 FORMAT = 1
+PROPERTIES = (
+    "identity_at_init", "deterministic", "batch_invariant", "mean_preserving", "mergeable", "zero_inference_cost",
+)  # fmt: skip
+
+
+TRAINING_ONLY = frozenset(PROPERTIES) - {"mean_preserving"}  # of what changes the loss or the gradients alone
+
+
+def drawing(draws: bool, mean_preserving: bool = True) -> frozenset[str]:
+    """Properties of a method that multiplies by noise in training and is gone in evaluation; ``draws``: at all."""
+    if not draws:
+        return TRAINING_ONLY
+    return TRAINING_ONLY - {"deterministic", "batch_invariant"} | ({"mean_preserving"} if mean_preserving else set())
 
 
 class Method:
-    """A frozen dataclass of hyperparameters that knows how to change a model.
+    """A frozen dataclass of hyperparameters that changes a model.
 
-    ``name`` and ``version`` identify it in records and checkpoints; ``properties`` states what the common tests
-    may hold it to: ``identity_at_init``, ``batch_invariant`` (the penalty of a batch is the mean over its
-    examples), ``deterministic`` (no draws in training).
+    ``name`` and ``version`` identify it in records and checkpoints. ``later``: fields that were added after the first
+    records -> the value with which those were made; a field that has this value is left out of a run's hash.
+    ``properties``, some of ``PROPERTIES``, depend on the hyperparameters; the common tests assert those that are
+    stated, on models whose own dropout is off:
+
+    * ``identity_at_init``: right after ``apply`` the logits of any batch in evaluation mode are those of the model
+      before.
+    * ``deterministic``: the method draws nothing in training. Two forwards of one batch give equal losses and
+      gradients.
+    * ``batch_invariant``: the loss of a batch, penalty included, is the mean over its examples. The gradient of a batch
+      is the mean of the gradients of its parts of equal size, padded alike.
+    * ``mean_preserving``: the method draws in training, and the mean over draws of what a layer that draws gives out
+      for a given input is what the layer gives out in evaluation mode.
+    * ``mergeable``: after training, a model of the same class to which nothing was applied has the same logits in
+      evaluation mode once it has loaded the changed model's ``state_dict``: it lacks no key, and keys of layers that
+      the method added are left out.
+    * ``zero_inference_cost``: a forward in evaluation mode runs the tensor operations of the model before, no other
+      ones, in the same order (single numbers apart, such as the penalty's), on as many parameters.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    later: ClassVar[Mapping[str, object]] = MappingProxyType({})
     properties: frozenset[str] = frozenset()
 
     def attach(self, model: nn.Module) -> list[str]:
@@ -61,6 +91,13 @@ class Method:
         Methods that keep something of the weights before training override it: it is not in the saved model.
         """
         return self.attach(model)
+
+    def added_parameters(self, width: int, outputs: int = 2) -> int:
+        """Parameters that the method adds to a model whose head reads ``width`` features and has ``outputs`` logits.
+
+        Raises ``TypeError`` for a method that has no formula, and ``ValueError`` where it needs more than these two.
+        """
+        raise TypeError(f"no formula for {type(self).__name__}; ask apply(model, method).added_parameters")
 
     def to_dict(self) -> dict:
         """The method as plain JSON: its name and every hyperparameter."""

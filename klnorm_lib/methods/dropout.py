@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from klnorm_lib.methods.contract import Method
+from klnorm_lib.methods.contract import Method, drawing
 from klnorm_lib.probes import rates as measured
 from klnorm_lib.sites import Site, dropout_sites, encoder_of
 
@@ -55,7 +55,6 @@ class Dropout(Method):
 
     name: ClassVar[str] = "dropout"
     version: ClassVar[int] = 1
-    properties: ClassVar[frozenset[str]] = frozenset({"identity_at_init"})
     noise: ClassVar[str] = "bernoulli"
 
     p: float | None = DEFAULT_P
@@ -76,6 +75,15 @@ class Dropout(Method):
         rates = {str(site): _probability(p, f"the rate of {site}") for site, p in self.rates.items()}
         object.__setattr__(self, "p", None)
         object.__setattr__(self, "rates", FrozenRates(rates))
+
+    @property
+    def properties(self) -> frozenset[str]:
+        rates = [self.p] if self.rates is None else self.rates.values()
+        return drawing(any(rates), mean_preserving=max(rates) < 1)  # at rate 1 nothing but zeros is left
+
+    def added_parameters(self, width: int, outputs: int = 2) -> int:
+        """None: 0."""
+        return 0
 
     def attach(self, model: nn.Module) -> list[str]:
         """Set the rates of ``model`` in place, measure that they took, and return "site: old -> new" lines.

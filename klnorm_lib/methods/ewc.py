@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from klnorm_lib.methods.anchor import Anchor, Named, hang, pretrained_parameters
-from klnorm_lib.methods.contract import Method
+from klnorm_lib.methods.contract import TRAINING_ONLY, Method
 from klnorm_lib.methods.penalty import check_strengths
 from klnorm_lib.sites.walk import unwrap
 
@@ -50,7 +50,7 @@ class EWC(Method):
     fisher: str | None = None
 
     name = "ewc"
-    properties = frozenset({"identity_at_init", "batch_invariant", "deterministic"})
+    properties = TRAINING_ONLY
 
     def __post_init__(self) -> None:
         check_strengths(self, "strength")
@@ -61,6 +61,10 @@ class EWC(Method):
                     "klnorm_lib.probes.fisher.table.save_fisher and name the file"
                 )
             object.__setattr__(self, "fisher", str(self.fisher))
+
+    def added_parameters(self, width: int, outputs: int = 2) -> int:
+        """None: 0."""
+        return 0
 
     def resolved(self, model: nn.Module) -> Method:
         """The method with the name of the model's own encoder where no Fisher is named."""

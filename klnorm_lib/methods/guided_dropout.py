@@ -50,7 +50,6 @@ class GuidedDropout(Method):
 
     name: ClassVar[str] = "guided_dropout"
     version: ClassVar[int] = 1
-    properties: ClassVar[frozenset[str]] = frozenset({"identity_at_init"})
 
     rates: Mapping[str, float] | None = field(default=None)
     fisher: str | None = None
@@ -76,6 +75,14 @@ class GuidedDropout(Method):
         if self.seed is not None:
             whole_numbers(self, "seed")
         self._rates({"one": 1.0, "two": 2.0}, check=True)
+
+    @property
+    def properties(self) -> frozenset[str]:
+        return Dropout(self.p_upper).properties if self.rates is None else Dropout(rates=self.rates).properties
+
+    def added_parameters(self, width: int, outputs: int = 2) -> int:
+        """None: 0."""
+        return 0
 
     @classmethod
     def from_fisher(

@@ -105,8 +105,23 @@ class KLNorm(Method):
 
     @property
     def properties(self) -> frozenset[str]:
-        held = set() if self.form == "C" else {"identity_at_init", "deterministic"}
-        return frozenset(held | ({"batch_invariant"} if self.statistics != "batch" and self.form != "C" else set()))
+        # The pooled vector was not normalised before; inside the encoder only the same statistics give the same start.
+        stated = {"identity_at_init"} if self.placement == "internal" and self.statistics == "layer" else set()
+        if self.form == "C":
+            return frozenset(stated | ({"mean_preserving"} if self.statistics != "batch" else set()))
+        return frozenset(stated | {"deterministic"} | ({"batch_invariant"} if self.statistics != "batch" else set()))
+
+    def added_parameters(self, width: int, outputs: int = 2) -> int:
+        r"""With d the width and r the rank: form A :math:`2d`; forms B and C with low-rank heads :math:`4rd + 2d`,
+        diagonal ones :math:`4d`, full ones :math:`2d^2 + 2d`; a learned prior :math:`2d` more.
+
+        Raises ``ValueError`` inside the encoder, where it depends on how many normalisations that has.
+        """
+        if self.placement != "pooled":
+            raise ValueError("counted is KL-Norm before the head; inside the encoder ask apply(...).added_parameters")
+        d, prior = width, 2 * width if self.prior == "learned_diagonal" else 0
+        heads = {"low_rank": 4 * self.rank * d + 2 * d, "diagonal": 4 * d, "full": 2 * d * d + 2 * d}
+        return (2 * d if self.form == "A" else heads[self.heads]) + prior
 
     def attach(self, model: nn.Module) -> list[str]:
         """Insert the layer before the head (pooled) or replace the encoder's norms (internal)."""

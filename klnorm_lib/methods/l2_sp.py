@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from klnorm_lib.methods.anchor import Anchor, hang, head_parameters, pretrained_parameters
-from klnorm_lib.methods.contract import Method
+from klnorm_lib.methods.contract import TRAINING_ONLY, Method
 from klnorm_lib.methods.penalty import check_strengths
 
 
@@ -43,10 +43,14 @@ class L2SP(Method):
     beta: float = 0.0
 
     name = "l2_sp"
-    properties = frozenset({"identity_at_init", "batch_invariant", "deterministic"})
+    properties = TRAINING_ONLY
 
     def __post_init__(self) -> None:
         check_strengths(self, "alpha", "beta")
+
+    def added_parameters(self, width: int, outputs: int = 2) -> int:
+        """None: 0."""
+        return 0
 
     def attach(self, model: nn.Module) -> list[str]:
         """Remember the encoder's weights and pull towards them in training."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from klnorm_lib.methods.contract import CONFIG_KEY, FORMAT, apply_saved, save_methods_with
+from klnorm_lib.methods.registry import from_dict
 
 
 def load(path: str | Path) -> nn.Module:
@@ -28,8 +29,6 @@ def load(path: str | Path) -> nn.Module:
         )
     if saved.get("format", 0) > FORMAT:
         raise ValueError(f"{path} uses format {saved['format']}, newer than {FORMAT}; upgrade klnorm-lib")
-    from klnorm_lib.methods import from_dict
-
     methods = [from_dict(method) for method in saved["methods"]]
     is_adapter = (path / "adapter_config.json").exists()
     model = _load_adapter(path, methods) if is_adapter else _load_whole(path, methods)

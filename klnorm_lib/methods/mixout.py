@@ -19,7 +19,7 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from klnorm_lib.methods.contract import Method, rebuild, replace_module
+from klnorm_lib.methods.contract import Method, drawing, rebuild, replace_module
 from klnorm_lib.sites.walk import encoder_of, places
 
 DEFAULT_P = 0.7
@@ -43,7 +43,6 @@ class Mixout(Method):
     p: float = DEFAULT_P
 
     name = "mixout"
-    properties = frozenset({"identity_at_init"})
 
     def __post_init__(self) -> None:
         if isinstance(self.p, bool) or not isinstance(self.p, Real):
@@ -51,6 +50,14 @@ class Mixout(Method):
         if not 0.0 <= self.p < 1.0:  # false for NaN as well
             raise ValueError(f"p must be at least 0 and below 1 (at 1 nothing would be trained), got {self.p}")
         object.__setattr__(self, "p", float(self.p))
+
+    @property
+    def properties(self) -> frozenset[str]:
+        return drawing(self.p > 0)
+
+    def added_parameters(self, width: int, outputs: int = 2) -> int:
+        """None: 0."""
+        return 0
 
     def attach(self, model: nn.Module) -> list[str]:
         """Put a mixing layer in place of every trainable linear layer of the encoder."""

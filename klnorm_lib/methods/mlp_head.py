@@ -32,6 +32,10 @@ class MLPHead(Method):
         if self.rank < 1:
             raise ValueError(f"rank must be at least 1, got {self.rank}")
 
+    def added_parameters(self, width: int, outputs: int = 2) -> int:
+        """4 rank features + 2 features."""
+        return 4 * self.rank * width + 2 * width
+
     def attach(self, model: nn.Module) -> list[str]:
         """Insert the network before the head."""
         path = insert_before_head(model, lambda size: MLPLayer(size, self))

@@ -42,6 +42,10 @@ class NormHead(Method):
     def properties(self) -> frozenset[str]:
         return frozenset({"deterministic"} | ({"batch_invariant"} if self.kind != "batch" else set()))
 
+    def added_parameters(self, width: int, outputs: int = 2) -> int:
+        """A scale and a shift for each feature; RMS normalisation has no shift."""
+        return width if self.kind == "rms" else 2 * width
+
     def attach(self, model: nn.Module) -> list[str]:
         """Insert the layer before the head."""
         path = insert_before_head(model, lambda size: NormLayer(size, self))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from klnorm_lib.methods.contract import Method, add_module
+from klnorm_lib.methods.contract import TRAINING_ONLY, Method, add_module
 from klnorm_lib.methods.passes import Comparison
 from klnorm_lib.methods.penalty import check_strengths
 from klnorm_lib.methods.schedule import Schedule
@@ -42,10 +42,14 @@ class RDrop(Method):
     alpha: float = 1.0
 
     name = "r_drop"
-    properties = frozenset({"identity_at_init", "batch_invariant"})
+    properties = TRAINING_ONLY
 
     def __post_init__(self) -> None:
         check_strengths(self, "alpha")
+
+    def added_parameters(self, width: int, outputs: int = 2) -> int:
+        """None: 0."""
+        return 0
 
     def attach(self, model: nn.Module) -> list[str]:
         """Have ``model`` run twice in training."""

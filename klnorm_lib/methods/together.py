@@ -34,6 +34,11 @@ class Together:
         """Grows when a version of one of them does."""
         return sum(method.version for method in self.methods)
 
+    @property
+    def later(self) -> dict[str, object]:
+        """Those of the methods, each under ``method.field``."""
+        return {f"{method.name}.{key}": value for method in self.methods for key, value in method.later.items()}
+
     def to_dict(self) -> dict:
         """All hyperparameters as plain JSON, each under ``method.field``."""
         values = {"name": self.name}

@@ -39,6 +39,7 @@ class VIB(Method):
     seed: int = 0
 
     name = "vib"
+    properties = frozenset({"mean_preserving"})
 
     def __post_init__(self) -> None:
         whole_numbers(self, "bottleneck", "samples", "warmup_steps", "seed")
@@ -47,6 +48,13 @@ class VIB(Method):
                 f"bottleneck and samples must be at least 1, got bottleneck={self.bottleneck}, samples={self.samples}"
             )
         Schedule(self.schedule, self.beta, self.warmup_steps)
+
+    def added_parameters(self, width: int, outputs: int = 2) -> int:
+        r"""With K the bottleneck, d the width and C the outputs, :math:`(d+1)i + (i+1)h + 2(h+1)K + 2K`, and the
+        classifier reads K features in place of d: :math:`(K - d)C` more.
+        """
+        k, (h, i) = self.bottleneck, _widths(width, self.bottleneck)
+        return (width + 1) * i + (i + 1) * h + 2 * (h + 1) * k + 2 * k + (k - width) * outputs
 
     def attach(self, model: nn.Module) -> list[str]:
         """Insert the bottleneck and a fresh classifier from K features."""
@@ -71,8 +79,7 @@ class VIBLayer(PenaltyLayer):
     def __init__(self, features: int, config: VIB, generator: torch.Generator) -> None:
         super().__init__(Schedule(config.schedule, config.beta, config.warmup_steps))
         self.samples = config.samples
-        h = (features + config.bottleneck) // 2
-        i = (h + features) // 2
+        h, i = _widths(features, config.bottleneck)
         self.encoder = nn.Sequential(nn.Linear(features, i), nn.ReLU(), nn.Linear(i, h), nn.ReLU())
         self.mean = nn.Linear(h, config.bottleneck)
         self.raw_std = nn.Linear(h, config.bottleneck)
@@ -92,6 +99,12 @@ class VIBLayer(PenaltyLayer):
             return mean
         mean, std = mean.repeat(self._repeats, 1), std.to(mean.dtype).repeat(self._repeats, 1)
         return mean + std * torch.randn_like(mean)
+
+
+def _widths(features: int, bottleneck: int) -> tuple[int, int]:
+    """h and i of the network."""
+    h = (features + bottleneck) // 2
+    return h, (h + features) // 2
 
 
 def _draw(linear: nn.Linear, generator: torch.Generator) -> None:
