@@ -49,8 +49,8 @@ class Method:
     ``properties``, some of ``PROPERTIES``, depend on the hyperparameters; the common tests assert those that are
     stated, on models whose own dropout is off:
 
-    * ``identity_at_init``: right after ``apply`` the logits of any batch in evaluation mode are those of the model
-      before.
+    * ``identity_at_init``: right after ``apply`` the logits of any batch are those of the model before, in evaluation
+      mode and, where the method is ``deterministic``, in training mode.
     * ``deterministic``: the method draws nothing in training. Two forwards of one batch give equal losses and
       gradients.
     * ``batch_invariant``: the loss of a batch, penalty included, is the mean over its examples. The gradient of a batch
