@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
-from klnorm_lib import VIB, KLNorm, Mixout, MLPHead, NormHead, apply, encoders, methods
+from klnorm_lib import VIB, KLNorm, Mixout, MLPHead, NormHead, apply, encoders, methods, studies
 from klnorm_lib.probes import cost
 from klnorm_lib.study import machine
 
-TARGET = Path(methods.__file__).parents[1] / "studies" / "cost.json"
+TARGET = studies.path("cost.json")
 ARMS = {
     "plain": None,
     "sham": None,  # the same again: its true ratio is 1

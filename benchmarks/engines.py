@@ -18,12 +18,12 @@ from pathlib import Path
 
 import psutil
 
-import klnorm_lib
+from klnorm_lib import studies
 from klnorm_lib.study import machine, read_records
 from klnorm_lib.sweep.engines import ENGINES
 from klnorm_lib.sweep.index import digest
 
-TARGET = Path(klnorm_lib.__file__).parent / "studies" / "engines.json"
+TARGET = studies.path("engines.json")
 STUDY = "smoke"
 
 

@@ -21,14 +21,14 @@ import fisher_peers as peers
 import torch
 import transformers as hf
 
-import klnorm_lib
+from klnorm_lib import studies
 from klnorm_lib.probes import cost, diagonal_fisher
 from klnorm_lib.probes.fisher import FisherSum
 from klnorm_lib.probes.fisher.losses import loss_for
 from klnorm_lib.probes.fisher.selection import Selection, output_layer
 from klnorm_lib.study import machine
 
-TARGET = Path(klnorm_lib.__file__).parent / "studies" / "fisher_cost.json"
+TARGET = studies.path("fisher_cost.json")
 EXACT = 1e-5
 OURS = ("ordinary", "sham", "ordinary_selected", "hooks", "hooks_steady", "func", "loop")
 QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # Opacus needs training mode

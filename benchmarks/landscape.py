@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from klnorm_lib import encoders, methods, tasks
+from klnorm_lib import encoders, studies, tasks
 from klnorm_lib.encoders.corruption import Corruption
 from klnorm_lib.encoders.language_model import load_language_model
 from klnorm_lib.encoders.windows import checksums, corpus, windows
@@ -23,7 +23,7 @@ from klnorm_lib.probes import landscape
 from klnorm_lib.probes.fisher import diagonal_fisher
 from klnorm_lib.study import machine
 
-TARGET = Path(methods.__file__).parents[1] / "studies" / "landscape.json"
+TARGET = studies.path("landscape.json")
 ENCODER, TASK, LABELS = "klnorm-tiny", "trec", 200
 LEARNING, HELD_OUT = "wikinews_en", "wikitext2_valid_test"  # one of the corpora of pretraining, and another
 LENGTH, SEED, SHARE = 64, 0, 0.5

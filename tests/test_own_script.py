@@ -13,7 +13,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 
 import klnorm_lib
 from klnorm_lib import KLNorm, MLPHead, NormHead, apply, encoders, methods, study, tasks
-from klnorm_lib.pages.tables import packaged
+from klnorm_lib.studies import record_files
 from tests import zoo
 from tests.book import ROOT
 from tests.methods.test_counting import ready
@@ -158,7 +158,7 @@ def test_one_line_use_runs(name):
 
 @pytest.mark.parametrize("name", CARDS)
 def test_card_says_whether_there_is_evidence(name):
-    recorded = any(r.method["name"] == name for path in packaged() for r in study.read_records(path))
+    recorded = any(r.method["name"] == name for path in record_files() for r in study.read_records(path))
     assert ("No comparison has been recorded yet" in card(name)) != recorded
 
 

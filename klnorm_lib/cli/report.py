@@ -27,11 +27,11 @@ def report(
 ) -> None:
     """Show the records as a table: every score, and how many seeds there are."""
     from klnorm_lib import pages as tables
-    from klnorm_lib import study
-    from klnorm_lib.pages.tables import cell, packaged
+    from klnorm_lib import studies, study
+    from klnorm_lib.pages.tables import cell
 
     here = Path("records/run.jsonl")
-    files = list(records) if records else [*packaged(), *([here] if here.is_file() else [])]
+    files = list(records) if records else [*studies.record_files(), *([here] if here.is_file() else [])]
     if not files:
         raise FileNotFoundError("no records yet; `klnorm run` writes records/run.jsonl, --records names another file")
     if repair:

@@ -14,7 +14,7 @@ import numpy as np
 
 from klnorm_lib.encoders.sources import HERE, RANDOM, names
 from klnorm_lib.pages import card_claims
-from klnorm_lib.pages.tables import packaged
+from klnorm_lib.studies import record_files
 from klnorm_lib.study import Record, read_records
 from klnorm_lib.study.stats import Scores, best_rate, differences, shared_rates, t_interval
 
@@ -136,7 +136,7 @@ def table(name: str) -> str:
 
 
 def _packaged() -> list[Record]:
-    return [record for path in packaged() for record in read_records(path)]
+    return [record for path in record_files() for record in read_records(path)]
 
 
 PARTS = {"recipe": recipe, "twins": twins, "claims": claims, "table": table}

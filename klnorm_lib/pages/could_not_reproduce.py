@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +12,9 @@ from klnorm_lib.figures import forest
 from klnorm_lib.pages import counts, guided, pilot
 from klnorm_lib.pages.cells import by_study
 from klnorm_lib.pages.claims import CLAIMS, NOTHING, SHARED, Asked, Studies, answer, compared, comparisons
-from klnorm_lib.pages.tables import packaged, to_markdown
+from klnorm_lib.pages.tables import to_markdown
+from klnorm_lib.studies import names as study_names
+from klnorm_lib.studies import path, record_files
 from klnorm_lib.study import Record
 from klnorm_lib.study.stats import Comparison, interaction, with_holm
 from klnorm_lib.sweep import grid
@@ -24,7 +25,7 @@ CONSTANTS = re.compile(r"<!-- constants: .*? -->\n*", re.S)  # for the check of 
 
 def page(studies: Studies | None = None) -> str:
     """The whole page in markdown; what is not recorded says so. ``studies``: by default those that are packaged."""
-    held = by_study(packaged()) if studies is None else studies
+    held = by_study(record_files()) if studies is None else studies
     parts = {name: _claim(held, asked) for name, asked in CLAIMS.items()}
     parts |= {"runs": _runs(held), "chance": _chance(held), "full": _full(), "ablation": _ablation(held)}
     parts |= {"verdicts": _verdicts(held), "cost": _cost(), "unlucky": _unlucky(held)}
@@ -200,7 +201,7 @@ def _cost() -> str:
 def _measured() -> pd.DataFrame | None:
     from klnorm_lib.pages import cost
 
-    if not resources.files("klnorm_lib.studies").joinpath("cost.json").is_file():
+    if not path("cost.json").is_file():
         return None
     return cost.frame(cost.read())
 
@@ -239,7 +240,7 @@ def _chance(studies: Studies) -> str:
 def _full() -> str:
     """The grids that wait for a cluster, with the number of their runs."""
     lines = []
-    for name in grid.packaged():
+    for name in study_names():
         plan = grid.load(name)
         for part in (p for p in plan.parts.values() if not p.default):
             cells = sum(len(sizes) for sizes in part.tasks.values()) * len(part.encoders) * len(part.arms)

@@ -12,7 +12,7 @@ from klnorm_lib.encoders.sources import HERE, names
 from klnorm_lib.figures import style
 from klnorm_lib.pages import card_claims, card_figures
 from klnorm_lib.pages.knows import GAP, fill, neighbours
-from klnorm_lib.pages.tables import packaged
+from klnorm_lib.studies import record_files
 from klnorm_lib.study import Record, read_records
 
 SENTENCES = (
@@ -28,7 +28,7 @@ WORDS = ("king", "river", "monday", "happy", "doctor", "france")
 
 @cache
 def _records() -> tuple[Record, ...]:
-    return tuple(record for path in packaged() for record in read_records(path))
+    return tuple(record for path in record_files() for record in read_records(path))
 
 
 def page() -> str:

@@ -26,7 +26,7 @@ PAIRS = range(10, 20)  # split seeds of the paired runs
 TRIALS = range(20, 23)  # split seeds of the runs that decide the learning rate
 RATES = (3e-4, 1e-3, 3e-3)
 PAIRED_SIZE, TRIAL_SIZE = 100, 200
-FILE = Path(next(iter(studies.__path__))) / "few_labels.jsonl"
+FILE = studies.path("few_labels.jsonl")
 
 
 def _run(encoder: str, steps: int, size: int, split_seed: int, seed: int, **fields) -> Run:

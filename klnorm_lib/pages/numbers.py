@@ -65,9 +65,9 @@ def quote(asked: str, studies: Mapping[str, list[Record]] | None = None) -> str:
 @cache
 def _packaged() -> dict[str, list[Record]]:
     from klnorm_lib.pages.cells import by_study
-    from klnorm_lib.pages.tables import packaged
+    from klnorm_lib.studies import record_files
 
-    return by_study(packaged())
+    return by_study(record_files())
 
 
 def _count(held: Mapping[str, list[Record]], study: str, failed: bool) -> str:

@@ -7,12 +7,12 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 
 from klnorm_lib.figures import style
 from klnorm_lib.pages import cost
 from klnorm_lib.pages.card_figures import as_html
 from klnorm_lib.pages.cells import SECONDS, TEST, Cell, over_places
+from klnorm_lib.studies import path
 
 FEWEST = 4  # arms, below which a plot says no more than the table
 STEPS = 3  # arms whose step was measured, below which its panel is left out
@@ -82,7 +82,7 @@ def arms(found: Iterable[Cell]) -> tuple[list[Arm], list[tuple[str, int, str]]]:
 def _steps(places: Sequence[tuple[str, int, str]]) -> dict[str, float]:
     """Time of a step over that of plain training, by arm, if it was measured with the encoder of all places."""
     encoders = {encoder for *_, encoder in places}
-    if len(encoders) > 1 or not resources.files("klnorm_lib.studies").joinpath("cost.json").is_file():
+    if len(encoders) > 1 or not path("cost.json").is_file():
         return {}
     models = [model for model in cost.read()["models"] if model["encoder"] in encoders]
     return {name: median for model in models[:1] for name, (median, *_) in cost.ratios(model).items()}

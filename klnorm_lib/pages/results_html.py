@@ -13,7 +13,9 @@ from klnorm_lib.pages import pareto
 from klnorm_lib.pages.cells import MACHINERY, Cell, by_study, cells
 from klnorm_lib.pages.counts import runs_behind
 from klnorm_lib.pages.remake import cell_command
-from klnorm_lib.pages.tables import packaged, to_markdown
+from klnorm_lib.pages.tables import to_markdown
+from klnorm_lib.studies import names as study_names
+from klnorm_lib.studies import record_files
 from klnorm_lib.study import Record
 from klnorm_lib.study.stats import Comparison
 from klnorm_lib.sweep import grid
@@ -52,7 +54,7 @@ def page(paths: Iterable[str | Path] | None = None) -> str:
 
     Raises ``RecordError`` if a file is broken, so that a book with a broken record does not build.
     """
-    studies = by_study(packaged() if paths is None else paths)
+    studies = by_study(record_files() if paths is None else paths)
     found = {name: cells(records, name) for name, records in studies.items() if name not in MACHINERY}
     counts = runs_behind(studies)
     parts = [WIDE, "# Results", INTRODUCTION]
@@ -69,7 +71,7 @@ def page(paths: Iterable[str | Path] | None = None) -> str:
 
 def _questions(studies: Iterable[str]) -> str:
     """What each study with a plan of its own asks."""
-    plans = {name: grid.load(name) for name in studies if name in grid.packaged()}
+    plans = {name: grid.load(name) for name in studies if name in study_names()}
     lines = [f"- **{name}**: {plan.title}. {plan.question}" for name, plan in plans.items()]
     last = "Runs of the other names were made before studies had plans." if len(plans) < len(list(studies)) else ""
     engine = "The runs of smoke only try the engine, and are not among the cells below."

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import heapq
-import json
 from collections.abc import Iterable, Sequence
-from importlib import resources
 from typing import Any
 
-from klnorm_lib.study import Record
+from klnorm_lib.study import Record, measurements
 
 
 def makespan(stages: Sequence[Sequence[float]], workers: int) -> float:
@@ -51,5 +49,4 @@ def stages(records: Iterable[Record]) -> list[list[float]]:
 
 def engine_rows() -> list[dict[str, Any]]:
     """The measured runs of the smoke study on each engine: ``benchmarks/engines.py`` writes them."""
-    text = resources.files("klnorm_lib.studies").joinpath("engines.json").read_text(encoding="utf-8")
-    return json.loads(text)["rows"]
+    return measurements.packaged("engines")["rows"]

@@ -13,6 +13,7 @@ import pandas as pd
 from klnorm_lib.pages.cells import TEST, Cell, by_study, cells, method_label
 from klnorm_lib.pages.counts import runs_behind
 from klnorm_lib.pages.remake import in_words, run_commands
+from klnorm_lib.studies import record_files
 from klnorm_lib.study import Record
 
 FEW = 10  # up to so many seeds, every point is written out
@@ -130,7 +131,7 @@ def results_page(paths: Iterable[str | Path] | None = None) -> str:
     that only tuned an arm are counted and not shown; what was chosen stands beside the arm. The page of the book is
     made of the same cells, see ``klnorm_lib.pages.results_html``. Raises ``RecordError`` if a file is broken.
     """
-    studies = by_study(packaged() if paths is None else paths)
+    studies = by_study(record_files() if paths is None else paths)
     parts = ["# Results", READING]
     if not studies:
         return "\n\n".join([*parts, "No records yet."]) + "\n"
@@ -145,13 +146,6 @@ Every number comes from records of runs. A row is one arm of a study: a method o
 encoder. The score is the mean over its draws, with their standard deviation; a draw is a split seed and a model seed.
 The difference to the study's baseline is paired draw by draw, with its 95 % interval, and the interval gives the
 verdict. Hyperparameters were chosen on validation rows, by runs that are not shown."""
-
-
-def packaged() -> list[Path]:
-    """The records files that ship with the library, in order of name."""
-    from klnorm_lib import studies
-
-    return sorted(Path(next(iter(studies.__path__))).glob("*.jsonl"))
 
 
 def _section(name: str, records: list[Record]) -> str:

@@ -1,0 +1,22 @@
+"""What was asked (NAME.yaml) and what was recorded or measured (NAME.jsonl, NAME.json), as the library ships it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def path(name: str) -> Path:
+    """Where the packaged file of that name lies, such as ``text.jsonl``; whether there is one, its caller asks."""
+    return HERE / name
+
+
+def record_files() -> list[Path]:
+    """The records files that ship with the library, in order of name."""
+    return sorted(HERE.glob("*.jsonl"))
+
+
+def names() -> list[str]:
+    """The studies that ship with the library as YAML files, in order of name."""
+    return sorted(file.stem for file in HERE.glob("*.yaml"))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any
+
+from klnorm_lib import studies
 
 
 def packaged(name: str) -> dict[str, Any]:
@@ -31,4 +32,4 @@ def pair_rounds(model: Mapping[str, Any], name: str) -> None:
 
 
 def _json(file: str) -> Any:
-    return json.loads(resources.files("klnorm_lib.studies").joinpath(file).read_text(encoding="utf-8"))
+    return json.loads(studies.path(file).read_text(encoding="utf-8"))

@@ -13,12 +13,12 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from klnorm_lib import studies
 from klnorm_lib.study.errors import StudyError
 from klnorm_lib.study.frozen import FEATURISERS
 from klnorm_lib.study.frozen import USED as USED_FROZEN
@@ -209,15 +209,6 @@ def _once(items: Iterable[Item]) -> list[Item]:
     return list(seen.values())
 
 
-def packaged() -> list[str]:
-    """Names of the studies that ship with the library."""
-    return sorted(
-        f.name.removesuffix(".yaml")
-        for f in resources.files("klnorm_lib.studies").iterdir()
-        if f.name.endswith(".yaml")
-    )
-
-
 def load(name: str | Path) -> Grid:
     """The study of that name, or the one in a YAML file; raises ``StudyError`` saying what is wrong and where."""
     path = Path(name)
@@ -225,10 +216,10 @@ def load(name: str | Path) -> Grid:
         if not path.is_file():
             raise StudyError(f"no study file at {path}")
         return parse(path.read_text(encoding="utf-8"), path.stem, str(path))
-    if str(name) not in packaged():
-        raise StudyError(f"no study {str(name)!r}; there are {', '.join(packaged())}, or name a .yaml file of your own")
-    text = resources.files("klnorm_lib.studies").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    return parse(text, str(name), f"{name}.yaml")
+    if str(name) not in studies.names():
+        known = ", ".join(studies.names())
+        raise StudyError(f"no study {str(name)!r}; there are {known}, or name a .yaml file of your own")
+    return parse(studies.path(f"{name}.yaml").read_text(encoding="utf-8"), str(name), f"{name}.yaml")
 
 
 def parse(text: str, name: str, source: str = "study") -> Grid:

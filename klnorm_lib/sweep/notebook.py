@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import fields
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from klnorm_lib import studies
 from klnorm_lib.study import store
 from klnorm_lib.study.errors import StudyError
 from klnorm_lib.study.record import Record
@@ -40,14 +40,12 @@ def in_notebook(run: Run, study: Mapping[str, Any] | None, threads: int, folder:
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this environment
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     given = {"asked": parameters(run), "study": study and dict(study), "threads": threads}
-    with resources.as_file(resources.files("klnorm_lib.studies").joinpath(NOTEBOOK)) as source:
-        try:
-            papermill.execute_notebook(
-                source, out, {**given, "record_file": str(record)}, progress_bar=False, log_output=False
-            )
-        except papermill.PapermillExecutionError as error:
-            if not record.is_file():
-                raise StudyError(f"the notebook {out} ended without a record: {error.ename}: {error.evalue}") from None
+    given |= {"record_file": str(record)}
+    try:
+        papermill.execute_notebook(studies.path(NOTEBOOK), out, given, progress_bar=False, log_output=False)
+    except papermill.PapermillExecutionError as error:
+        if not record.is_file():
+            raise StudyError(f"the notebook {out} ended without a record: {error.ename}: {error.evalue}") from None
     return store.read_records(record)[-1]
 
 

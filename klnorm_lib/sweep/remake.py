@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from klnorm_lib import studies
 from klnorm_lib.study.errors import StudyError
 from klnorm_lib.study.record import Record
 from klnorm_lib.sweep.execution import Item, Options, Summary, execute
@@ -82,13 +83,10 @@ def committed(name: str, cell: Cell, part: str | None = None) -> list[Record]:
     ``part`` tells cells of one name apart, where two parts of the study have them. Raises ``StudyError`` for a study
     without records, a cell that they do not hold, naming those that they do, and one that stands in several parts.
     """
-    from importlib import resources
-
-    file = resources.files("klnorm_lib.studies").joinpath(f"{name}.jsonl")
+    file = studies.path(f"{name}.jsonl")
     if not file.is_file():
         raise StudyError(f"study {name!r} has no committed records")
-    with resources.as_file(file) as path:
-        ledger = Ledger(path)
+    ledger = Ledger(file)
     finals = [r for r in ledger.records if r.status == "finished" and r.study and r.study["stage"] == "final"]
     here = [r for r in finals if cell_of(r) == cell and part in (None, r.study["part"])]
     found = {(r.run["split_seed"], r.run["seed"]): r for r in here}

@@ -3,13 +3,13 @@
 import copy
 import importlib.util
 import json
-from importlib import resources
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from klnorm_lib import studies
 from klnorm_lib.figures import landscape
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def script():
 
 
 def test_the_record_is_that_of_the_script(values, script):
-    assert resources.files("klnorm_lib.studies").joinpath("landscape.json").stat().st_size < 2**20
+    assert studies.path("landscape.json").stat().st_size < 2**20
     assert {n: (s["unit"], s["equal_length"]) for n, s in values["schemes"].items()} == script.SCHEMES
     assert set(values["schemes"]) == set(landscape.SCHEMES) == set(landscape.SHORT)
     assert [m["name"] for m in values["models"]] == ["masked language model", f"classifier of {script.TASK}"]

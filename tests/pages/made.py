@@ -7,7 +7,7 @@ import hashlib
 
 import numpy as np
 
-from klnorm_lib.pages.tables import packaged
+from klnorm_lib import studies
 from klnorm_lib.study import Record, read_records, rows
 
 LABELS = {
@@ -21,8 +21,7 @@ METHODS = {"layernorm": "norm_head", "klnorm_b": "klnorm"}
 
 
 def _base() -> Record:
-    path = next(p for p in packaged() if p.stem == "few_labels")
-    return next(r for r in read_records(path) if r.status == "finished")
+    return next(r for r in read_records(studies.path("few_labels.jsonl")) if r.status == "finished")
 
 
 BASE = _base()

@@ -45,7 +45,7 @@ def test_the_rate_is_chosen_on_validation_never_on_test(monkeypatch):
         records += [fake("e", 1e-4, seed, 0.9, 0.6), fake("e", 1e-3, seed, 0.8, 0.99)]
         records += [fake("e:random", rate, seed, 0.5 + rate, 0.5 + 0.01 * seed) for rate in (1e-4, 1e-3)]
         records += [fake("e", 1e-2, seed, 1.0, 1.0)]  # a rate that the other arm was not tried at
-    monkeypatch.setattr(card, "packaged", lambda: ["file"])
+    monkeypatch.setattr(card, "record_files", lambda: ["file"])
     monkeypatch.setattr(card, "read_records", lambda path: records)
     assert "| t | 20 | 2 | 0.600 at 0.0001 | 0.505 at 0.001 (largest tried) | +0.095" in card.twins("e")
     with pytest.raises(LookupError, match="run the comparison"):

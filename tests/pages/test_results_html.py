@@ -11,7 +11,7 @@ from scipy import stats
 
 from klnorm_lib import study
 from klnorm_lib.pages import results_html
-from klnorm_lib.pages.tables import packaged
+from klnorm_lib.studies import record_files
 from tests.pages import made
 
 
@@ -115,7 +115,7 @@ def test_no_records_say_so():
 def lines():
     """The committed records as bare JSON, each once, finished final runs of studies with row scores left alone."""
     found = {}
-    for file in packaged():
+    for file in record_files():
         for line in file.read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
             if record.get("study") and record["study"]["stage"] == "final" and record["status"] == "finished":

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from klnorm_lib import studies
 from klnorm_lib.study import StudyError
 from klnorm_lib.sweep import grid
 
@@ -114,7 +115,7 @@ def test_mistakes_are_told_with_their_place(old, new, message):
         grid.parse(TEXT.replace(old, new, 1), "small")
 
 
-@pytest.mark.parametrize("name", grid.packaged())
+@pytest.mark.parametrize("name", studies.names())
 def test_every_packaged_study_can_be_read_and_spelt_out(name):
     study = grid.load(name)
     assert study.question

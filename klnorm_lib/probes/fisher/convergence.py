@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 from klnorm_lib import studies
 from klnorm_lib.probes.fisher.table import FisherTable, TensorSum
 
-RECORD = Path(studies.__file__).parent / "fisher_convergence.json"
+RECORD = studies.path("fisher_convergence.json")
 LEVEL = 0.95
 DIGITS = 5  # of a sum in the record
 
