@@ -9,21 +9,23 @@ import json
 import math
 import re
 from collections import defaultdict
+from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
 from klnorm_lib.encoders.sources import HERE, RANDOM, names
 from klnorm_lib.pages import card_claims
-from klnorm_lib.studies import record_files
-from klnorm_lib.study import Record, read_records
-from klnorm_lib.study.stats import Scores, best_rate, differences, shared_rates, t_interval
+from klnorm_lib.study import Record
+from klnorm_lib.study.stats import differences, t_interval
+from klnorm_lib.sweep import grid
+from klnorm_lib.sweep.membership import by_study
 
 
 def refresh(name: str) -> str:
     """The card of a built-in encoder with its measured parts made anew from pretraining.json and the records.
 
-    Only parts that the card has marks for are made. Raises ``LookupError`` when a part compares twins of which no
-    packaged record tells.
+    Only parts that the card has marks for are made. Raises ``LookupError`` when its comparison has no packaged record.
     """
     folder = HERE / name
     text = (folder / "README.md").read_text()
@@ -87,59 +89,60 @@ def _time(told: dict) -> dict[str, str]:
     return {"time": f"{told['seconds'] / 60:.0f} minutes on a shared {told['device']}, threads used: {told['threads']}"}
 
 
-def twins(name: str) -> str:
+def counterpart(name: str) -> str:
     """The encoder against the same architecture with random weights, seed by seed, as a markdown table.
 
-    Each arm's learning rate is the one with the best mean validation score over the seeds; the test scores at that
-    rate are paired by seed, and the 95 % interval of the mean difference is Student's t.
+    Each arm's learning rate is the one that its study chose, by the mean validation score over the seeds; the test
+    scores at that rate are paired by seed, and the 95 % interval of the mean difference is Student's t.
     """
-    records = [
-        r
-        for r in _packaged()
-        if r.status == "finished" and r.method["name"] == "plain" and r.encoder["name"] in (name, name + RANDOM)
-    ]
-    cells: dict[tuple, list[Record]] = defaultdict(list)
-    for record in records:
-        cells[record.task["name"], record.run["size"], record.run["steps"]].append(record)
-    cells = {place: members for place, members in cells.items() if len({r.encoder["name"] for r in members}) == 2}
-    if not cells:
+    settings: dict[tuple, dict[str, list[Record]]] = defaultdict(dict)
+    for (task, size, encoder, arm), records in card_claims.final(_records(name.replace("-", "_"))).items():
+        if arm == "plain":
+            settings[task, size][encoder] = records
+    pairs = {at: of for at, of in settings.items() if {name, name + RANDOM} <= set(of)}
+    if not pairs:
         raise LookupError(f"no packaged record compares {name} with {name}{RANDOM}; run the comparison first")
     lines = [
         "| task | labels | seeds | pretrained, mean | random, mean | difference, 95 % interval |",
         "|:--|--:|--:|--:|--:|:--|",
     ]
-    for (task, size, _), members in sorted(cells.items()):
-        arms = shared_rates(*([r for r in members if r.encoder["name"] == e] for e in (name, name + RANDOM)))
-        best = [best_rate(arm) for arm in arms]
-        change = differences(best[0][0], best[1][0])
+    for (task, size), of in sorted(pairs.items()):
+        arms = [of[name], of[name + RANDOM]]
+        change = differences(*map(card_claims.scores, arms))
         low, high = t_interval(change)
         lines.append(
-            f"| {task} | {size} | {len(change)} | {' | '.join(_arm(*b) for b in best)} "
+            f"| {task} | {size} | {len(change)} | {' | '.join(map(_arm, arms))} "
             f"| {change.mean():+.3f} [{low:+.3f}, {high:+.3f}] |"
         )
     return "\n".join(lines) + "\n"
 
 
-def _arm(scores: Scores, rate: float, largest: bool) -> str:
-    return f"{np.mean(list(scores.values())):.3f} at {rate:g}{' (largest tried)' if largest else ''}"
+def _arm(records: Sequence[Record]) -> str:
+    return f"{np.mean(list(card_claims.scores(records).values())):.3f} at {card_claims.chosen_rate(records[0])}"
 
 
 def claims(name: str) -> str:
-    """The encoder against its random twin and the baseline, as a table and in words; see ``card_claims``."""
-    plan = card_claims.plans_of(name)[0]
-    return card_claims.claims_table(plan, card_claims.claims(plan, _packaged()))
+    """The encoder against its counterpart and the baseline, as a table and in words; see ``card_claims``."""
+    study = card_claims.CLAIMS[name]
+    return card_claims.claims_table(grid.load(study), card_claims.claims(grid.load(study), _records(study)))
 
 
 def table(name: str) -> str:
-    """Every frozen arm on every task and size, as a markdown table; see ``card_claims``."""
-    return card_claims.ladder_table(card_claims.plans_of(name)[1], _packaged())
+    """The frozen features of every encoder on every task and size, as a markdown table; see ``card_claims``."""
+    study = card_claims.TABLES[name]
+    return card_claims.ladder_table(name, grid.load(study), _records(study))
 
 
-def _packaged() -> list[Record]:
-    return [record for path in record_files() for record in read_records(path)]
+@cache
+def _studies() -> dict[str, list[Record]]:
+    return by_study()
 
 
-PARTS = {"recipe": recipe, "twins": twins, "claims": claims, "table": table}
+def _records(study: str) -> list[Record]:
+    return _studies().get(study, [])
+
+
+PARTS = {"recipe": recipe, "counterpart": counterpart, "claims": claims, "table": table}
 
 if __name__ == "__main__":
     for built_in in names():

@@ -1,19 +1,21 @@
-"""What an encoder's card claims: the encoder against its random twin and against the baseline, task by task."""
+"""What an encoder's card claims: the encoder against its randomly initialised counterpart and the baseline, by task."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from klnorm_lib.encoders.sources import RANDOM
-from klnorm_lib.pages.card_plan import FINE_TUNED, FROZEN, PLANS, Plan
-from klnorm_lib.study import Record, Run
-from klnorm_lib.study.stats import Scores, best_rate, differences, shared_rates, t_interval, verdict
+from klnorm_lib.study import Record
+from klnorm_lib.study.stats import Scores, differences, t_interval, verdict
+from klnorm_lib.sweep.grid import Grid
 
 Ladder = dict[tuple[str, str, int], dict[str, Scores]]
+Members = dict[tuple[str, int, str, str], list[Record]]
+CLAIMS = {"klnorm-tiny": "klnorm_tiny", "klnorm-tiny-speech": "klnorm_tiny_speech"}  # encoder: study of its claim
+TABLES = {"klnorm-tiny": "text_table"}  # encoder: study of frozen features
 PASSES = 4  # tasks out of five on which an encoder has to beat both, to earn its place
 
 
@@ -51,12 +53,11 @@ class Against:
 
 @dataclass(frozen=True)
 class Claim:
-    """One task of a card: the arms, and the encoder against its twin and against the baseline."""
+    """One task of a card: the arms, and the encoder against its counterpart and against the baseline."""
 
     task: str
     metric: str
     labels: int
-    claimed: bool
     arms: tuple[Arm, ...]
     against: tuple[Against, ...]
 
@@ -66,64 +67,71 @@ class Claim:
         return all(other.verdict == "better" for other in self.against)
 
 
-def claims(plan: Plan, records: Iterable[Record]) -> list[Claim]:
-    """One claim for each task of a plan whose runs are all recorded, in the plan's order.
+def claims(grid: Grid, records: Iterable[Record]) -> list[Claim]:
+    """One claim for each task of a study whose reported runs are all among its ``records``, in the study's order.
 
-    Fine-tuned arms stand at the learning rate with the best mean validation score among the rates that both were tried
-    at with every seed; the baseline at the C that was best on validation, run by run.
+    The study compares an encoder, its first one, with its randomly initialised counterpart, both fine-tuned, and with
+    frozen features.
     """
-    cells: dict[tuple, list[Record]] = defaultdict(list)
-    for r in records:
-        if _planned(plan, r):
-            cells[r.task["name"], r.run["size"], r.encoder["name"], r.method["name"]].append(r)
+    ours, members = next(iter(grid.parts.values())).encoders[0], final(records)
     found = []
-    for task, (size, *_) in plan.sizes.items():
-        runs = {arm: cells[(task, size, *arm)] for arm in plan.arms}
-        if all(_complete(plan, arm, members) for arm, members in runs.items()):
-            found.append(_claim(plan, task, size, runs))
+    for task, size in _settings(grid):
+        wanted = _arms(grid, task, size)
+        if all(_complete(members[key], draws) for key, draws in wanted):
+            arms = [_arm(members[key]) for key, _ in wanted]
+            baseline = next(arm for arm in arms[2:] if not arm.name.startswith(ours))
+            against = tuple(_against(arms[0], other) for other in (arms[1], baseline))
+            metric = members[wanted[0][0]][0].task["primary_metric"]
+            found.append(Claim(task, metric, size, tuple(arms), against))
     return found
 
 
-def _complete(plan: Plan, arm: tuple[str, str], records: list[Record]) -> bool:
-    """Whether every run of an arm was carried out; one that failed was carried out too, but its rate is out."""
-    rates = {None} if arm[1] == FROZEN else set(plan.rates)
-    done = {(None if arm[1] == FROZEN else r.run["learning_rate"], r.run["seed"]) for r in records}
-    return done >= {(rate, seed) for rate in rates for seed in range(plan.seeds)}
-
-
-def _claim(plan: Plan, task: str, size: int, runs: dict[tuple[str, str], list[Record]]) -> Claim:
-    finished = {arm: _with_every_seed(plan, members) for arm, members in runs.items()}
-    twin = (plan.encoder + RANDOM, FINE_TUNED)
-    pair = shared_rates(finished[plan.encoder, FINE_TUNED], finished[twin])
-    arms = [_tuned(encoder, members) for encoder, members in zip((plan.encoder, twin[0]), pair, strict=True)]
-    for encoder, method in plan.arms:
-        if method == FROZEN:
-            arms.append(Arm(f"{encoder}, frozen", _scores(finished[encoder, method]), "C by run"))
-    others = [arms[1], next(arm for arm in arms[2:] if not arm.name.startswith(plan.encoder))]
-    against = tuple(_against(arms[0], other) for other in others)
-    return Claim(task, pair[0][0].task["primary_metric"], size, task in plan.claims, tuple(arms), against)
-
-
-def _with_every_seed(plan: Plan, records: list[Record]) -> list[Record]:
-    by_rate: dict[float, list[Record]] = defaultdict(list)
+def final(records: Iterable[Record]) -> Members:
+    """The finished final runs by task, size, encoder and arm."""
+    members: Members = defaultdict(list)
     for r in records:
-        if r.status == "finished":
-            by_rate[r.run["learning_rate"]].append(r)
-    return [r for members in by_rate.values() if len({m.run["seed"] for m in members}) == plan.seeds for r in members]
+        if r.status == "finished" and r.study and r.study["stage"] == "final":
+            members[r.task["name"], r.run["size"], r.encoder["name"], r.study["arm"]].append(r)
+    return members
 
 
-def _planned(plan: Plan, record: Record) -> bool:
-    """Whether a record has the settings of a plan; other studies use the same tasks and encoders."""
-    asked = dict(plan.common) if record.method["name"] == FROZEN else {**plan.common, **plan.training}
-    return all(record.run.get(name, getattr(Run, name)) == value for name, value in asked.items())
+def _settings(grid: Grid) -> list[tuple[str, int]]:
+    """Task and size, in the order of the study."""
+    return list(dict.fromkeys((t, s) for part in grid.parts.values() for t, sizes in part.tasks.items() for s in sizes))
 
 
-def _tuned(name: str, records: list[Record]) -> Arm:
-    scores, rate, largest = best_rate(records)
-    return Arm(name, scores, f"{rate:g}{' (largest tried)' if largest else ''}")
+def _arms(grid: Grid, task: str, size: int) -> list[tuple[tuple[str, int, str, str], Sequence[tuple[int, int]]]]:
+    """Task, size, encoder and arm of every row that a study asks for there, and the draws."""
+    return [
+        ((task, size, encoder, arm), part.draws)
+        for part in grid.parts.values()
+        if size in part.tasks.get(task, ())
+        for encoder in part.encoders
+        for arm in part.arms
+    ]
 
 
-def _scores(records: list[Record]) -> Scores:
+def _complete(records: Sequence[Record], draws: Sequence[tuple[int, int]]) -> bool:
+    return {(r.run["split_seed"], r.run["seed"]) for r in records} == set(draws)
+
+
+def _arm(records: Sequence[Record]) -> Arm:
+    first = records[0]
+    name = first.encoder["name"]
+    if first.method["name"] == "frozen":
+        return Arm(f"{name}, frozen", scores(records), "C by run")
+    return Arm(name, scores(records), chosen_rate(first))
+
+
+def chosen_rate(record: Record) -> str:
+    """The learning rate of a tuned arm, and whether it is the largest tried, where a larger one might do better."""
+    rate = record.study["trial"]["learning_rate"]
+    largest = rate == max(trial["learning_rate"] for trial in record.study["grid"])
+    return f"{rate:g}{' (largest tried)' if largest else ''}"
+
+
+def scores(records: Iterable[Record]) -> Scores:
+    """Test scores by split seed and seed."""
     return {(r.run["split_seed"], r.run["seed"]): r.test[r.task["primary_metric"]] for r in records}
 
 
@@ -132,10 +140,10 @@ def _against(first: Arm, other: Arm) -> Against:
     return Against(other.name, change, *t_interval(change))
 
 
-def claims_table(plan: Plan, found: list[Claim]) -> str:
+def claims_table(grid: Grid, found: list[Claim]) -> str:
     """The claims as a markdown table, and in words below it."""
     if not found:
-        return f"{in_words(plan, found)}\n"
+        return f"{NONE}\n"
     names = [arm.name for arm in found[0].arms]
     others = [other.name for other in found[0].against]
     head = ["task", "labels", "seeds", *names, *(f"minus {name}" for name in others)]
@@ -145,47 +153,48 @@ def claims_table(plan: Plan, found: list[Claim]) -> str:
         title = f"{claim.task}{'' if claim.metric == 'accuracy' else f' ({claim.metric})'}"
         seeds = len(claim.against[0].change)
         lines.append(
-            [f"{title}{'' if claim.claimed else ' (beside)'}", f"{claim.labels}", f"{seeds}", *means]
-            + [f"{other} {other.verdict}" for other in claim.against]
+            [title, f"{claim.labels}", f"{seeds}", *means] + [f"{other} {other.verdict}" for other in claim.against]
         )
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\n{in_words(plan, found)}\n\n{settings(plan)}\n"
+    return f"{table}\n\n{in_words(grid, found)}\n\n{settings(grid)}\n"
 
 
-def settings(plan: Plan) -> str:
-    """How the arms of a plan were trained and tested, in a sentence."""
-    told = [f"{plan.training['steps']} steps of {plan.training['batch_size']} rows"]
-    told.append(f"learning rates {', '.join(f'{rate:g}' for rate in plan.rates)}")
-    if "max_seconds" in plan.common:
-        told.append(f"of every clip at most the first {plan.common['max_seconds']:g} seconds, in every arm")
-    if "max_length" in plan.common:
-        told.append(f"at most {plan.common['max_length']} tokens a text")
-    if "test_rows" in plan.common:
-        told.append(f"tested on at most {plan.common['test_rows']:,} rows, a fixed stratified sample")
-    return f"Settings: {'; '.join(told)}."
+def settings(grid: Grid) -> str:
+    """How the arms of a study were trained and tested, in a sentence."""
+    common = next(iter(grid.parts.values())).common
+    rates = next(arm.trials for arm in grid.arms.values() if len(arm.trials) > 1)
+    text = [f"{common['steps']} steps of {common['batch_size']} rows"]
+    text.append(f"learning rates {', '.join(format(trial['learning_rate'], 'g') for trial in rates)}")
+    if "max_seconds" in common:
+        text.append(f"of every clip at most the first {common['max_seconds']:g} seconds, in every arm")
+    if "max_length" in common:
+        text.append(f"at most {common['max_length']} tokens a text")
+    if "test_rows" in common:
+        text.append(f"tested on at most {common['test_rows']:,} rows, a fixed stratified sample")
+    return f"Settings: {'; '.join(text)}."
 
 
-def in_words(plan: Plan, found: list[Claim]) -> str:
-    """Whether the claim holds, on how many of the plan's tasks, and where and why not."""
-    asked = [claim for claim in found if claim.claimed]
-    if not asked:
+def in_words(grid: Grid, found: list[Claim]) -> str:
+    """Whether the claim holds, on how many of the study's tasks, and where and why not."""
+    if not found:
         return NONE
-    holding = [claim for claim in asked if claim.holds]
-    above = [claim for claim in asked if all(other.change.mean() > 0 for other in claim.against)]
-    others = " and ".join(other.name for other in asked[0].against)
-    told = [
-        f"**Better than {others}**, both intervals above zero: on {len(holding)} of {len(plan.claims)} tasks. By the "
-        f"mean alone: on {len(above)} of {len(plan.claims)}. We asked for {PASSES}: "
-        f"{_met(len(holding), len(above), len(plan.claims) - len(asked))}."
+    tasks = list(dict.fromkeys(task for task, _ in _settings(grid)))
+    holding = [claim for claim in found if claim.holds]
+    above = [claim for claim in found if all(other.change.mean() > 0 for other in claim.against)]
+    others = " and ".join(other.name for other in found[0].against)
+    text = [
+        f"**Better than {others}**, both intervals above zero: on {len(holding)} of {len(tasks)} tasks. By the "
+        f"mean alone: on {len(above)} of {len(tasks)}. We asked for {PASSES}: "
+        f"{_met(len(holding), len(above), len(tasks) - len(found))}."
     ]
-    for claim in asked:
+    for claim in found:
         if not claim.holds:
             why = [f"{_WORDS[o.verdict]} {o.name}" for o in claim.against if o.verdict != "better"]
-            told.append(f"On {claim.task} it does not hold: {' and '.join(why)}.")
-    missing = [task for task in plan.sizes if task not in {claim.task for claim in found}]
+            text.append(f"On {claim.task} it does not hold: {' and '.join(why)}.")
+    missing = [task for task in tasks if task not in {claim.task for claim in found}]
     if missing:
-        told.append(f"Not measured yet: {', '.join(missing)}.")
-    return " ".join(told)
+        text.append(f"Not measured yet: {', '.join(missing)}.")
+    return " ".join(text)
 
 
 NONE = "This comparison has not been recorded yet, so this card claims nothing about it."
@@ -202,29 +211,30 @@ def _met(holding: int, above: int, unknown: int) -> str:
     return "the claim does not hold"
 
 
-def ladder_table(plan: Plan, records: Iterable[Record]) -> str:
-    """Mean test score of every frozen arm of a plan, by task and size, as a markdown table; the best in bold.
+def ladder_table(name: str, grid: Grid, records: Iterable[Record]) -> str:
+    """Mean test score of every encoder's frozen features, by task and size, as a markdown table; the best in bold.
 
-    The last column is the plan's encoder minus the first arm, paired by seed, with its 95 % interval.
+    The last column is the encoder ``name`` minus the first one, paired by seed, with its 95 % interval.
     """
-    names = [encoder for encoder, _ in plan.arms]
-    cells = ladder(plan, records)
+    cells = ladder(grid, records)
     if not cells:
         return f"{NONE}\n"
-    lines = [["task", "labels", *(n.split("/")[-1] for n in names), f"{plan.encoder} minus {names[0]}"]]
+    names = list(next(iter(cells.values())))
+    lines = [["task", "labels", *(n.split("/")[-1] for n in names), f"{name} minus {names[0]}"]]
     lines.append([":--", "--:", *["--:"] * len(names), ":--"])
     for (task, metric, size), arms in cells.items():
-        means = {name: float(np.mean(list(arms[name].values()))) for name in names}
+        means = {encoder: float(np.mean(list(arms[encoder].values()))) for encoder in names}
         best = max(means.values())
         shown = [f"**{m:.3f}**" if m == best else f"{m:.3f}" for m in means.values()]
-        other = _against(Arm(plan.encoder, arms[plan.encoder], ""), Arm(names[0], arms[names[0]], ""))
+        other = _against(Arm(name, arms[name], ""), Arm(names[0], arms[names[0]], ""))
         title = f"{task}{'' if metric == 'accuracy' else f' ({metric})'}"
         lines.append([title, str(size), *shown, str(other)])
     for size, means in mean_of_tasks(cells).items():
         count = len({task for task, _, s in cells if s == size})
         lines.append([f"mean of {count} tasks", str(size), *(f"{means[name]:.3f}" for name in names), ""])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    missing = [t for t in plan.sizes if any((t, s) not in {(c[0], c[2]) for c in cells} for s in plan.sizes[t])]
+    held = {(task, size) for task, _, size in cells}
+    missing = list(dict.fromkeys(task for task, size in _settings(grid) if (task, size) not in held))
     return table + (f"\n\nNot measured yet, or not at every size: {', '.join(missing)}.\n" if missing else "\n")
 
 
@@ -238,26 +248,16 @@ def mean_of_tasks(cells: Ladder) -> dict[int, dict[str, float]]:
     return result
 
 
-def ladder(plan: Plan, records: Iterable[Record]) -> Ladder:
-    """Test scores of the frozen arms of a plan: (task, metric, size) to encoder to scores by seed.
+def ladder(grid: Grid, records: Iterable[Record]) -> Ladder:
+    """Test scores of the encoders of a study of one arm: (task, metric, size) to encoder to scores by seed.
 
-    Tasks and sizes of which an arm lacks a seed are left out.
+    Tasks and sizes of which an encoder lacks a seed are left out.
     """
-    pool: dict[tuple, list[Record]] = defaultdict(list)
-    for r in records:
-        if r.status == "finished" and r.method["name"] == FROZEN and _planned(plan, r):
-            pool[r.task["name"], r.run["size"], r.encoder["name"]].append(r)
+    members = final(records)
     cells: Ladder = {}
-    for task, sizes in plan.sizes.items():
-        for size in sizes:
-            found = {encoder: pool[task, size, encoder] for encoder, _ in plan.arms}
-            if all(_complete(plan, arm, found[arm[0]]) for arm in plan.arms):
-                metric = found[plan.encoder][0].task["primary_metric"]
-                cells[task, metric, size] = {encoder: _scores(rs) for encoder, rs in found.items()}
+    for task, size in _settings(grid):
+        wanted = _arms(grid, task, size)
+        if all(_complete(members[key], draws) for key, draws in wanted):
+            metric = members[wanted[0][0]][0].task["primary_metric"]
+            cells[task, metric, size] = {key[2]: scores(members[key]) for key, _ in wanted}
     return cells
-
-
-def plans_of(name: str) -> tuple[Plan | None, Plan | None]:
-    """The plan of the claims of an encoder's card, and that of its table; ``None`` where it has none."""
-    of = [plan for plan in PLANS.values() if plan.encoder == name]
-    return next((p for p in of if p.claims), None), next((p for p in of if not p.claims), None)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from klnorm_lib.study import Record, read_records, stats
-from klnorm_lib.study.stats import Comparison, best_rate, compare, value
+from klnorm_lib.study import Record, stats
+from klnorm_lib.study.stats import Comparison, compare, value
 
 BASELINE = "plain"
 SECOND = "plain_shared"  # plain at the rate that most arms chose, where tuning gave plain itself another one
@@ -185,59 +183,3 @@ def over_places(found: Sequence[Cell]) -> tuple[float, float, float]:
     See :func:`klnorm_lib.study.stats.over_places`.
     """
     return stats.over_places(c.against for c in found if c.against is not None)
-
-
-def by_study(paths: Iterable[str | Path]) -> dict[str, list[Record]]:
-    """The records of files by study, in order of appearance; those that belong to none by the name of their file.
-
-    Where such a file lacks the runs without a method, those of another file stand in, if task, size, encoder, steps and
-    learning rate are the same. Raises ``RecordError`` for a broken file.
-    """
-    found: dict[str, list[Record]] = defaultdict(list)
-    early: dict[str, list[Record]] = defaultdict(list)
-    for path in map(Path, paths):
-        for record in read_records(path):
-            if record.study is None:
-                early[path.stem].append(record)
-            else:
-                found[record.study["name"]].append(record)
-    bare = [r for records in early.values() for r in records if r.method["name"] == BASELINE]
-    for name, records in early.items():
-        has = {_setting(r)[:-1] for r in records if r.method["name"] == BASELINE}
-        wanted = {_setting(r) for r in records if _setting(r)[:-1] not in has and r.method["name"] != "frozen"}
-        found[name] += adopted([*records, *(r for r in bare if _setting(r) in wanted)], name)
-    return dict(found)
-
-
-def _setting(record: Record) -> tuple:
-    run = record.run
-    return record.task["name"], run["size"], record.encoder["name"], run["steps"], run["learning_rate"]
-
-
-def adopted(records: Iterable[Record], study: str) -> list[Record]:
-    """Records that belong to no study as if they were one named ``study``; those of a study stay as they are.
-
-    An arm is a method with the arguments given; it stands at the learning rate with the best mean validation score over
-    its draws, and its runs at other rates count as tuning. Test scores play no part.
-    """
-    records = list(records)
-    groups: dict[tuple, list[Record]] = defaultdict(list)
-    for record in records:
-        if record.study is None:
-            groups[record.task["name"], record.run["size"], record.encoder["name"], method_label(record)].append(record)
-    studies: dict[str, dict[str, Any]] = {}
-    for (*_, arm), runs in groups.items():
-        finished = [r for r in runs if r.status == "finished"]
-        rates = sorted({r.run["learning_rate"] for r in runs})
-        best = best_rate(finished)[1] if finished else rates[0]
-        for r in runs:
-            stage = "final" if r.run["learning_rate"] == best else "tuning"
-            told = {"name": study, "part": "all", "arm": arm, "label": arm, "stage": stage, "trials": len(rates)}
-            studies[r.hash] = told | {"trial": {} if r.method["name"] == "frozen" else {"learning_rate": best}}
-    return [r if r.study else dataclasses.replace(r, study=studies[r.hash]) for r in records]
-
-
-def method_label(record: Record) -> str:
-    """The method with the hyperparameters that were given, the others being at their defaults."""
-    given = ", ".join(f"{key}={value}" for key, value in record.run["method_args"].items())
-    return f"{record.method['name']}({given})" if given else record.method["name"]

@@ -10,14 +10,14 @@ import pandas as pd
 
 from klnorm_lib.figures import forest
 from klnorm_lib.pages import counts, guided, pilot
-from klnorm_lib.pages.cells import by_study
 from klnorm_lib.pages.claims import CLAIMS, NOTHING, SHARED, Asked, Studies, answer, compared, comparisons
 from klnorm_lib.pages.tables import to_markdown
 from klnorm_lib.studies import names as study_names
-from klnorm_lib.studies import path, record_files
+from klnorm_lib.studies import path
 from klnorm_lib.study import Record
 from klnorm_lib.study.stats import Comparison, interaction, with_holm
 from klnorm_lib.sweep import grid
+from klnorm_lib.sweep.membership import by_study
 
 DEFAULT, OTHERS = "beta_1e-3", ("plain", "layernorm", "vib")  # of the ablation
 CONSTANTS = re.compile(r"<!-- constants: .*? -->\n*", re.S)  # for the check of typed numbers, not for readers
@@ -25,7 +25,7 @@ CONSTANTS = re.compile(r"<!-- constants: .*? -->\n*", re.S)  # for the check of 
 
 def page(studies: Studies | None = None) -> str:
     """The whole page in markdown; what is not recorded says so. ``studies``: by default those that are packaged."""
-    held = by_study(record_files()) if studies is None else studies
+    held = by_study() if studies is None else studies
     parts = {name: _claim(held, asked) for name, asked in CLAIMS.items()}
     parts |= {"runs": _runs(held), "chance": _chance(held), "full": _full(), "ablation": _ablation(held)}
     parts |= {"verdicts": _verdicts(held), "cost": _cost(), "unlucky": _unlucky(held)}

@@ -12,8 +12,9 @@ from klnorm_lib.encoders.sources import HERE, names
 from klnorm_lib.figures import style
 from klnorm_lib.pages import card_claims, card_figures
 from klnorm_lib.pages.knows import GAP, fill, neighbours
-from klnorm_lib.studies import record_files
-from klnorm_lib.study import Record, read_records
+from klnorm_lib.study import Record
+from klnorm_lib.sweep import grid
+from klnorm_lib.sweep.membership import by_study
 
 SENTENCES = (
     f"the capital of france is {GAP}.",
@@ -27,8 +28,8 @@ WORDS = ("king", "river", "monday", "happy", "doctor", "france")
 
 
 @cache
-def _records() -> tuple[Record, ...]:
-    return tuple(record for path in record_files() for record in read_records(path))
+def _records() -> dict[str, list[Record]]:
+    return by_study()
 
 
 def page() -> str:
@@ -95,20 +96,21 @@ def _word(piece: str) -> str:
 def _figures() -> tuple[str, str]:
     """The forest plot of all claims with its words, and the scores against labels; empty without records."""
     style.use()
-    planned = {name: card_claims.plans_of(name) for name in names()}
-    found = {n: card_claims.claims(claims, _records()) for n, (claims, _) in planned.items() if claims}
+    grids = {name: grid.load(study) for name, study in card_claims.CLAIMS.items()}
+    found = {name: card_claims.claims(of, _records().get(of.name, [])) for name, of in grids.items()}
     cards = {name: claims for name, claims in found.items() if claims}
     first = second = ""
     if cards:
-        words = {name: card_claims.in_words(planned[name][0], claims) for name, claims in cards.items()}
+        words = {name: card_claims.in_words(grids[name], claims) for name, claims in cards.items()}
         alt = " ".join(["Forest plot.", *(f"{name}: {text.replace('**', '')}" for name, text in words.items())])
         caption = "Small dots: seeds. Marks: means. Bars: intervals of the mean. Triangles: zero is left out."
         first = card_figures.as_html(card_figures.claims_figure(cards), alt, caption)
         first += "\n\n" + "\n\n".join(f"`{name}`. {text}" for name, text in words.items())
-    for name, (_, table) in planned.items():
-        cells = card_claims.ladder(table, _records()) if table else {}
+    for name, study in card_claims.TABLES.items():
+        cells = card_claims.ladder(grid.load(study), _records().get(study, []))
         if cells:
-            alt = f"Lines of the mean score against the number of labels, for {', '.join(e for e, _ in table.arms)}."
+            arms = ", ".join(next(iter(cells.values())))
+            alt = f"Lines of the mean score against the number of labels, for {arms}."
             caption = f"Frozen features and a linear model on them. The table is on the card of {name}."
             second = card_figures.as_html(card_figures.ladder_figure(cells), alt, caption)
     return first, second

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from klnorm_lib.pages.cells import HALVED, MACHINERY, SECOND, TEST, Cell, by_study, cells, over_places
-from klnorm_lib.studies import record_files
+from klnorm_lib.pages.cells import HALVED, MACHINERY, SECOND, TEST, Cell, cells, over_places
 from klnorm_lib.study import Record
+from klnorm_lib.sweep.membership import by_study
 
 BASELINES = {  # "plain" of the studies of dropout is called by its rate
     "plain": ("plain", "uniform_10"),
@@ -59,7 +59,7 @@ def evidence(name: str) -> str:
 
 @cache
 def _studies() -> dict[str, list[Record]]:
-    return {name: records for name, records in by_study(record_files()).items() if name not in MACHINERY}
+    return {name: records for name, records in by_study().items() if name not in MACHINERY}
 
 
 def _rows(study: str, records: Sequence[Record], name: str) -> list[tuple[str, dict[str, str]]]:

@@ -64,10 +64,9 @@ def quote(asked: str, studies: Mapping[str, list[Record]] | None = None) -> str:
 
 @cache
 def _packaged() -> dict[str, list[Record]]:
-    from klnorm_lib.pages.cells import by_study
-    from klnorm_lib.studies import record_files
+    from klnorm_lib.sweep.membership import by_study
 
-    return by_study(record_files())
+    return by_study()
 
 
 def _count(held: Mapping[str, list[Record]], study: str, failed: bool) -> str:

@@ -10,15 +10,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from klnorm_lib.pages import pareto
-from klnorm_lib.pages.cells import MACHINERY, Cell, by_study, cells
+from klnorm_lib.pages.cells import MACHINERY, Cell, cells
 from klnorm_lib.pages.counts import runs_behind
 from klnorm_lib.pages.remake import cell_command
 from klnorm_lib.pages.tables import to_markdown
 from klnorm_lib.studies import names as study_names
-from klnorm_lib.studies import record_files
 from klnorm_lib.study import Record
 from klnorm_lib.study.stats import Comparison
 from klnorm_lib.sweep import grid
+from klnorm_lib.sweep.membership import by_study
 
 COLUMNS = ("study", "task", "labels", "encoder", "method", "tested on", "score", "minus baseline", "verdict", "cost")
 NUMERIC = ("labels", "score", "minus baseline", "cost")
@@ -54,7 +54,7 @@ def page(paths: Iterable[str | Path] | None = None) -> str:
 
     Raises ``RecordError`` if a file is broken, so that a book with a broken record does not build.
     """
-    studies = by_study(record_files() if paths is None else paths)
+    studies = by_study(paths)
     found = {name: cells(records, name) for name, records in studies.items() if name not in MACHINERY}
     counts = runs_behind(studies)
     parts = [WIDE, "# Results", INTRODUCTION]
@@ -70,12 +70,11 @@ def page(paths: Iterable[str | Path] | None = None) -> str:
 
 
 def _questions(studies: Iterable[str]) -> str:
-    """What each study with a plan of its own asks."""
+    """What each study asks."""
     plans = {name: grid.load(name) for name in studies if name in study_names()}
     lines = [f"- **{name}**: {plan.title}. {plan.question}" for name, plan in plans.items()]
-    last = "Runs of the other names were made before studies had plans." if len(plans) < len(list(studies)) else ""
     engine = "The runs of smoke only try the engine, and are not among the cells below."
-    return "\n".join([*lines, "", " ".join(filter(None, (last, engine if set(MACHINERY) & set(studies) else "")))])
+    return "\n".join([*lines, "", engine if set(MACHINERY) & set(studies) else ""])
 
 
 def table(found: Sequence[Cell]) -> str:

@@ -44,7 +44,8 @@ def stages(records: Iterable[Record]) -> list[list[float]]:
     for record in records:
         if record.status == "finished" and record.study:
             found[record.study["stage"]].setdefault(record.hash, record.time["total_seconds"])
-    return [list(times.values()) for times in found.values() if times]
+    final = [seconds for hash, seconds in found["final"].items() if hash not in found["tuning"]]
+    return [times for times in (list(found["tuning"].values()), final) if times]
 
 
 def engine_rows() -> list[dict[str, Any]]:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from klnorm_lib.pages.cells import TEST, Cell, by_study, cells, method_label
+from klnorm_lib.pages.cells import TEST, Cell, cells
 from klnorm_lib.pages.counts import runs_behind
 from klnorm_lib.pages.remake import in_words, run_commands
-from klnorm_lib.studies import record_files
 from klnorm_lib.study import Record
+from klnorm_lib.sweep.membership import by_study
 
 FEW = 10  # up to so many seeds, every point is written out
 SEEDS = ("seed", "split_seed")
@@ -48,6 +48,12 @@ def _row(record: Record) -> dict[str, Any]:
         "seconds": record.time["total_seconds"],
         "hash": record.hash[:12],
     }
+
+
+def method_label(record: Record) -> str:
+    """The method with the hyperparameters that were given, the others being at their defaults."""
+    given = ", ".join(f"{key}={value}" for key, value in record.run["method_args"].items())
+    return f"{record.method['name']}({given})" if given else record.method["name"]
 
 
 def summary(records: Iterable[Record]) -> pd.DataFrame:
@@ -131,7 +137,7 @@ def results_page(paths: Iterable[str | Path] | None = None) -> str:
     that only tuned an arm are counted and not shown; what was chosen stands beside the arm. The page of the book is
     made of the same cells, see ``klnorm_lib.pages.results_html``. Raises ``RecordError`` if a file is broken.
     """
-    studies = by_study(record_files() if paths is None else paths)
+    studies = by_study(paths)
     parts = ["# Results", READING]
     if not studies:
         return "\n\n".join([*parts, "No records yet."]) + "\n"

@@ -2,7 +2,8 @@
 
 A *draw* is a pair of data-split seed and model seed; arms are compared draw by draw. Each arm with something to tune
 first does all its *trials* on the tuning draws; the trial with the best mean validation score then does the final
-draws, whose test scores are the results. All tuned arms of a study have equally many trials.
+draws, whose test scores are the results. All tuned arms of a part have equally many trials. The tuning draws are
+others than those reported, but where a study says ``draws: final``: it chooses on validation rows of the reported ones.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from klnorm_lib.study.spec import ELSEWHERE, Run
 
 RUN_FIELDS = {f.name for f in fields(Run)}
 OF_THE_CELL = {"task", "size", "encoder", "split_seed", "seed", "method", "method_args"}
+REPORTED = "final"  # tuning draws: those that are reported
 Draw = tuple[int, int]
 
 
@@ -65,7 +67,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of a study: which cells, which arms, which draws; ``default=False``: done only when asked for."""
+    """One piece of a study: which cells, which arms, which draws; ``default=False``: done only when asked for.
+
+    ``trials``: those of its tuned arms, where the part has others than the arms themselves.
+    """
 
     name: str
     tasks: Mapping[str, Sequence[int | None]]
@@ -77,6 +82,16 @@ class Part:
     tuning_draws: Sequence[Draw] = ()
     tuning_size: int | None = None
     tuning_common: Mapping[str, Any] = field(default_factory=dict)
+    trials: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def tuned_on_reported(self) -> bool:
+        """Whether trials are chosen on the validation rows of the reported draws."""
+        return self.tuning_draws == self.draws
+
+    def arm(self, arm: Arm) -> Arm:
+        """The arm with the trials that it has in this part."""
+        return replace(arm, trials=self.trials) if self.trials and len(arm.trials) > 1 else arm
 
 
 @dataclass(frozen=True)
@@ -127,7 +142,7 @@ class Grid:
                     for draw, trial in itertools.product(part.tuning_draws, arm.trials)
                 ]
                 try:
-                    trial = tuned.best(wanted)
+                    trial = tuned.best(wanted, by_loss=not part.tuned_on_reported)
                 except StudyError as error:
                     if untuned is None:
                         raise
@@ -139,17 +154,17 @@ class Grid:
     def recorded(self, records: Iterable[Record], parts: Iterable[str] | None = None) -> tuple[int, int]:
         """How many runs of these parts are among ``records``, finished, and how many there are in all."""
         records = list(records)
-        held = {_key(r.run) for r in records if r.status == "finished"}
+        held = {run_key(r.run) for r in records if r.status == "finished"}
         tuning = self.tuning(parts)
         known = [*tuning, *self.final(records, parts, untuned=[])]
         planned = len(tuning) + sum(len(part.draws) for part, *_ in self._cells(parts))
-        return sum(_key(item.run.to_dict()) in held for item in known), planned
+        return sum(run_key(item.run.to_dict()) in held for item in known), planned
 
     def _cells(self, parts: Iterable[str] | None) -> Iterator[tuple[Part, str, int | None, str, Arm]]:
         for part in self.chosen_parts(parts):
             for task, sizes in part.tasks.items():
                 for encoder, size, name in itertools.product(part.encoders, sizes, part.arms):
-                    yield part, task, size, encoder, self.arms[name]
+                    yield part, task, size, encoder, part.arm(self.arms[name])
 
     def _item(self, part, task, size, encoder, arm: Arm, draw: Draw, trial, stage: str) -> Item:
         common = part.common if stage == "final" else {**part.common, **part.tuning_common}
@@ -168,18 +183,19 @@ class Tuned:
 
     def __init__(self, records: Iterable[Record]) -> None:
         records = list(records)
-        self._found = {_key(r.run): r for r in records if r.status == "finished"}
-        self._failed = {_key(r.run) for r in records if r.status == "failed"}
+        self._found = {run_key(r.run): r for r in records if r.status == "finished"}
+        self._failed = {run_key(r.run) for r in records if r.status == "failed"}
 
-    def best(self, items: Sequence[Item]) -> Mapping[str, Any]:
+    def best(self, items: Sequence[Item], by_loss: bool = True) -> Mapping[str, Any]:
         """The trial with the best mean primary validation metric; ties: lowest mean validation loss, then the first.
 
+        Where the trials were made on the reported draws themselves the first one wins a tie at once.
         A trial of which a run failed comes last. Raises ``StudyError`` naming the first run that is not recorded.
         """
         scores: dict[str, list[tuple[float, float]]] = defaultdict(list)
         trials = {}
         for item in items:
-            key, name = _key(item.run.to_dict()), repr(item.study["trial"])
+            key, name = run_key(item.run.to_dict()), repr(item.study["trial"])
             trials[name] = item.study["trial"]
             record = self._found.get(key)
             if record is None and key in self._failed:
@@ -188,7 +204,7 @@ class Tuned:
             if record is None:
                 raise StudyError(f"a tuning run is not recorded yet: {item.run.command()}")
             value = record.validation[record.task["primary_metric"]]
-            loss = record.validation.get("nll", record.validation.get("mse"))
+            loss = record.validation.get("nll", record.validation.get("mse")) if by_loss else None
             scores[name].append((-math.inf if value is None else value, -math.inf if loss is None else -loss))
         means = {
             name: tuple(sum(part) / len(found) for part in zip(*found, strict=True)) for name, found in scores.items()
@@ -196,8 +212,8 @@ class Tuned:
         return trials[max(trials, key=lambda name: means[name])]  # max keeps the first among equals
 
 
-def _key(run: Mapping[str, Any]) -> str:
-    """What tells one run of a study from another, wherever it was carried out."""
+def run_key(run: Mapping[str, Any]) -> str:
+    """What tells one run of a study from another, wherever it was carried out; ``run``: that of a record."""
     return repr(sorted((name, repr(value)) for name, value in run.items() if name not in ELSEWHERE))
 
 
@@ -315,7 +331,7 @@ def _trials(tune: Any, where: str) -> tuple[dict[str, Any], ...]:
 
 
 def _part(name: str, values: Any, where: str, common, tuning: _Section, arms: Mapping[str, Arm]) -> Part:
-    section = _Section(values, where, ("tasks", "encoders", "arms", "draws", "common", "default", "tuning"))
+    section = _Section(values, where, ("tasks", "encoders", "arms", "draws", "common", "default", "tuning", "tune"))
     own = _Section(section.mapping("tuning", False), f"{where}.tuning", ("draws", "size", "common"))
     own_common = section.mapping("common", False)
     _check_settings(own_common, f"{where}.common")
@@ -331,11 +347,13 @@ def _part(name: str, values: Any, where: str, common, tuning: _Section, arms: Ma
     chosen = list(arms) if chosen == "all" else chosen
     if not isinstance(chosen, list) or not chosen or set(chosen) - set(arms):
         raise StudyError(f"{where}: arms must be 'all' or a list of {', '.join(arms)}; got {chosen!r}")
-    tuning_draws = _draws(own.get("draws", tuning.get("draws")), f"{where}.tuning.draws", optional=True)
     final = _draws(section.get("draws"), f"{where}.draws")
+    tuning_draws = own.get("draws", tuning.get("draws"))
+    reported = tuning_draws == REPORTED
+    tuning_draws = final if reported else _draws(tuning_draws, f"{where}.tuning.draws", optional=True)
     if not tuning_draws and any(len(arms[arm].trials) > 1 for arm in chosen):
         raise StudyError(f"{where}: there is something to tune, so tuning.draws must name the draws to tune on")
-    if set(tuning_draws) & set(final):
+    if not reported and set(tuning_draws) & set(final):
         raise StudyError(
             f"{where}: draws {sorted(set(tuning_draws) & set(final))} are tuned on and reported; keep them apart"
         )
@@ -352,6 +370,7 @@ def _part(name: str, values: Any, where: str, common, tuning: _Section, arms: Ma
         tuning_draws,
         own.get("size", tuning.get("size")),
         tuning_common,
+        _trials(section.get("tune"), f"{where}.tune") if section.get("tune") is not None else (),
     )
 
 

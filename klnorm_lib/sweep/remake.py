@@ -17,10 +17,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from klnorm_lib import studies
+from klnorm_lib.study import store
 from klnorm_lib.study.errors import StudyError
 from klnorm_lib.study.record import Record
 from klnorm_lib.sweep.execution import Item, Options, Summary, execute
 from klnorm_lib.sweep.index import Ledger, asked
+from klnorm_lib.sweep.membership import by_study
 
 LEVEL = 0.99
 SAME = ("cpu", "system", "threads", "device", "gpu")
@@ -86,8 +88,10 @@ def committed(name: str, cell: Cell, part: str | None = None) -> list[Record]:
     file = studies.path(f"{name}.jsonl")
     if not file.is_file():
         raise StudyError(f"study {name!r} has no committed records")
-    ledger = Ledger(file)
-    finals = [r for r in ledger.records if r.status == "finished" and r.study and r.study["stage"] == "final"]
+    records = store.read_records(file)
+    if not all(r.study for r in records):  # made before the study had a file
+        records = by_study()[name]
+    finals = [r for r in records if r.status == "finished" and r.study and r.study["stage"] == "final"]
     here = [r for r in finals if cell_of(r) == cell and part in (None, r.study["part"])]
     found = {(r.run["split_seed"], r.run["seed"]): r for r in here}
     if len(found) < len({r.hash for r in here}):

@@ -20,39 +20,46 @@ def test_committed_card_is_what_the_records_give(name):
 
 @pytest.mark.parametrize("name", encoders.names())
 def test_records_of_a_card_are_of_the_weights_that_ship(name):
-    for plan in filter(None, card_claims.plans_of(name)):
-        measured = [r for r in card._packaged() if card_claims._planned(plan, r)]
+    for study in filter(None, (name.replace("-", "_"), card_claims.TABLES.get(name))):
+        measured = card._records(study)
         for which in (name, f"{name}:random"):
             found = {r.encoder["sha256"] for r in measured if r.encoder["name"] == which}
             assert found <= {encoders.resolve(which).sha256}, f"{which} has changed since; measure its card again"
 
 
-def fake(encoder, rate, seed, validation, test):
+RATES = (1e-4, 1e-3)
+
+
+def fake(encoder, seed, test, task="t", arm="plain", rate=1e-3, **more):
+    """A final record of an arm that was tuned over ``RATES``; ``more``: other fields of the run."""
     return SimpleNamespace(
         status="finished",
-        method={"name": "plain"},
+        method={"name": arm},
         encoder={"name": encoder},
-        task={"name": "t", "primary_metric": "accuracy"},
-        run={"learning_rate": rate, "seed": seed, "split_seed": seed, "size": 20, "steps": 9},
-        validation={"accuracy": validation},
+        task={"name": task, "primary_metric": "accuracy"},
+        run={"seed": seed, "split_seed": seed, "size": 20, **more},
         test={"accuracy": test},
+        study={
+            "arm": arm,
+            "stage": "final",
+            "trial": {} if arm == "frozen" else {"learning_rate": rate},
+            "grid": [{"learning_rate": r} for r in RATES],
+        },
     )
 
 
-def test_the_rate_is_chosen_on_validation_never_on_test(monkeypatch):
+def test_the_counterpart_is_paired_by_seed_at_the_rates_that_the_study_chose(monkeypatch):
     records = []
     for seed in range(2):
-        records += [fake("e", 1e-4, seed, 0.9, 0.6), fake("e", 1e-3, seed, 0.8, 0.99)]
-        records += [fake("e:random", rate, seed, 0.5 + rate, 0.5 + 0.01 * seed) for rate in (1e-4, 1e-3)]
-        records += [fake("e", 1e-2, seed, 1.0, 1.0)]  # a rate that the other arm was not tried at
-    monkeypatch.setattr(card, "record_files", lambda: ["file"])
-    monkeypatch.setattr(card, "read_records", lambda path: records)
-    assert "| t | 20 | 2 | 0.600 at 0.0001 | 0.505 at 0.001 (largest tried) | +0.095" in card.twins("e")
+        records += [fake("e", seed, 0.6, rate=1e-4), fake("e:random", seed, 0.5 + 0.01 * seed)]
+        records += [fake("e", seed, 0.9), fake("e", seed, 0.9, task="alone")]
+        records[-2].study["stage"] = "tuning"
+    monkeypatch.setattr(card, "_studies", lambda: {"e": records})
+    table = card.counterpart("e")
+    assert "| t | 20 | 2 | 0.600 at 0.0001 | 0.505 at 0.001 (largest tried) | +0.095" in table
+    assert "alone" not in table
     with pytest.raises(LookupError, match="run the comparison"):
-        card.twins("other")
-    records += [fake("e", 1e-3, 0, 0.9, 0.9)]
-    records[-1].task = {"name": "without a twin", "primary_metric": "accuracy"}
-    assert "without a twin" not in card.twins("e")
+        card.counterpart("other")
 
 
 def test_recipe_of_speech_tells_what_was_heard(tmp_path, monkeypatch):

@@ -79,19 +79,6 @@ def test_without_plain_the_first_arm_without_a_method_is_the_baseline():
     assert against == {"plain_slow": None, "plain_fast": "plain_slow", "vib": "plain_slow"}
 
 
-def test_records_of_no_study_become_one_at_the_rate_chosen_on_validation():
-    records = []
-    for rate, validation, test in ((1e-3, 0.6, 0.4), (1e-2, 0.5, 0.9)):
-        for draw in range(3):
-            r = made.record("plain", draw, test + 0.01 * draw, rate=rate)
-            r.study, r.validation = None, {"accuracy": validation}
-            records.append(r)
-    (cell,) = c.cells(c.adopted(records, "early"), "early")
-    assert cell.mean == pytest.approx(0.41)
-    assert cell.trial == "learning_rate 0.001; of 2 trials"
-    assert all(r.study is None for r in records)
-
-
 def test_over_places_joins_tasks_by_squares_and_sizes_by_sums():
     found = c.cells(made.study(), "text")
     tasks = [cell for cell in found if cell.arm == "klnorm_b" and cell.split == "test"]

@@ -8,7 +8,8 @@ import torch
 
 from klnorm_lib import encoders
 from klnorm_lib.pages import card_claims, card_figures, encoder_page, knows
-from tests.pages.test_card_claims import LADDER, PLAN, run, scores
+from tests.pages.test_card import fake
+from tests.pages.test_card_claims import GRID, LADDER, scores
 
 
 def test_gap_is_filled_with_the_likeliest_pieces():
@@ -52,7 +53,7 @@ def test_parameters_are_those_of_the_file():
 
 def test_forest_shows_every_seed_and_every_arm():
     records = [*scores("a", 0.8, 0.5, 0.6), *scores("b", 0.7, 0.6, 0.75), *scores("c", 0.9, 0.1, 0.1)]
-    figure = card_figures.claims_figure({"e": card_claims.claims(PLAN, records)})
+    figure = card_figures.claims_figure({"e": card_claims.claims(GRID, records)})
     (ax,) = figure.axes
     dots = [line for line in ax.lines if line.get_marker() == "o"]
     assert len(dots) == 6
@@ -66,7 +67,7 @@ def test_forest_shows_every_seed_and_every_arm():
 
 
 def test_ladder_has_a_line_for_each_arm():
-    records = [run("a", name, "frozen", s, 0.5) for name, _ in LADDER.arms for s in range(3)]
+    records = [fake(name, s, 0.5, "a", arm="frozen") for name in ("tf-idf", "e", "org/big") for s in range(3)]
     (ax,) = card_figures.ladder_figure(card_claims.ladder(LADDER, records)).axes
     assert [line.get_label() for line in ax.lines] == ["tf-idf", "e", "big"]
     assert all(list(line.get_ydata()) == [0.5] for line in ax.lines)

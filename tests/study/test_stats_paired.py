@@ -1,4 +1,4 @@
-"""Paired differences, Student's interval by hand, verdicts, and the rate that an arm stands at."""
+"""Paired differences, Student's interval by hand, and verdicts."""
 
 import math
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from klnorm_lib.study import stats
-from tests.pages.test_card import fake
 
 
 def test_t_interval_by_hand():
@@ -20,11 +19,6 @@ def test_t_interval_by_hand():
 def test_differences_use_shared_seeds_only():
     first, second = {(0, 0): 0.9, (1, 1): 0.8, (2, 2): 0.1}, {(1, 1): 0.5, (0, 0): 0.7}
     assert stats.differences(first, second) == pytest.approx([0.2, 0.3])
-
-
-def test_arms_that_share_no_rate_are_not_compared():
-    with pytest.raises(LookupError, match="same grid"):
-        stats.shared_rates([fake("e", 1e-3, 0, 0.5, 0.5)], [fake("e", 1e-4, 0, 0.5, 0.5)])
 
 
 def test_verdict():

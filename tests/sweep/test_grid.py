@@ -69,6 +69,35 @@ def test_among_equals_the_lower_loss_and_then_the_first_wins(small):
     assert chosen == {"plain": {"learning_rate": 1e-4}, "klnorm": {"beta": 0.01}, "frozen": {}}
 
 
+REPORTED = """
+common: {steps: 4, batch_size: 4, evaluations: 1}
+tuning: {draws: final}
+arms: {plain: {tune: {learning_rate: [1e-4, 1e-3]}}, frozen: {method: frozen}}
+parts:
+  two: {tasks: {topic_shift: [40]}, encoders: [klnorm-nano], draws: 3}
+  three: {tasks: {topic_shift: [80]}, encoders: [klnorm-nano], draws: 3, tune: {learning_rate: [1e-4, 1e-3, 1e-2]}}
+"""
+
+
+def test_a_study_may_say_that_it_tunes_on_the_draws_that_it_reports():
+    study = grid.parse(REPORTED, "reported")
+    tuning = study.tuning(["two"])
+    assert {(i.run.split_seed, i.run.seed) for i in tuning} == {(0, 0), (1, 1), (2, 2)}
+    final = study.final([finished(i, i.run.learning_rate) for i in tuning], ["two"])
+    assert {i.run for i in final if i.study["arm"] == "plain"} < {i.run for i in tuning}
+    assert {i.run.learning_rate for i in final if i.study["arm"] == "plain"} == {1e-3}
+    tied = [finished(i, 0.5, loss=-i.run.learning_rate) for i in tuning]  # the loss has no say
+    assert {dict(i.study["trial"]).get("learning_rate") for i in study.final(tied, ["two"])} == {1e-4, None}
+
+
+def test_a_part_may_have_trials_of_its_own():
+    study = grid.parse(REPORTED, "reported")
+    assert {i.run.learning_rate for i in study.tuning(["three"])} == {1e-4, 1e-3, 1e-2}
+    assert {i.run.method for i in study.tuning(["three"])} == {"plain"}
+    with pytest.raises(StudyError, match="parts.three.tune: give lists"):
+        grid.parse(REPORTED.replace("[1e-4, 1e-3, 1e-2]", "1e-4"), "reported")
+
+
 def test_a_missing_tuning_run_is_named(small):
     records = [finished(i, 0.5) for i in small.tuning()][1:]
     with pytest.raises(StudyError, match="klnorm run --task topic_shift"):

@@ -16,14 +16,12 @@ from klnorm_lib.study.stats.paired import Scores, differences, t_interval, verdi
 from klnorm_lib.study.stats.places import over_places
 from klnorm_lib.study.stats.planning import draws_needed, minimal_difference, power, sd_interval, spread_known_to
 from klnorm_lib.study.stats.resample import bca, percentile, stratified
-from klnorm_lib.study.stats.tuned import best_rate, shared_rates
 
 __all__ = [
     "Comparison",
     "Mean",
     "Scores",
     "bca",
-    "best_rate",
     "compare",
     "differences",
     "draws_needed",
@@ -42,7 +40,6 @@ __all__ = [
     "probability_of_improvement_unpaired",
     "scores",
     "sd_interval",
-    "shared_rates",
     "spread_known_to",
     "stratified",
     "t_interval",
