@@ -116,9 +116,9 @@ def library() -> dict[str, str]:
 
 def results() -> str:
     """The results page: tables made from the committed records, and nothing else."""
-    from klnorm_lib.pages import results_html
+    from klnorm_lib.pages import results
 
-    return results_html.page()
+    return results.page()
 
 
 def could_not_reproduce() -> str:

@@ -22,7 +22,7 @@ def report(
     every: Annotated[
         bool, typer.Option("--every", help="One row a run, not one row a set of seeds; --json has all.")
     ] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the results page as markdown.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     as_json: output.Json = False,
 ) -> None:
     """Show the records as a table: every score, and how many seeds there are."""
@@ -43,10 +43,10 @@ def report(
     if as_json:
         output.print_json([record.to_dict() for record in found])
         return
-    if markdown:
-        typer.echo(tables.results_page(files))
-        return
     frame = tables.frame(found)[[*EVERY]] if every else tables.summary(found)
+    if markdown:
+        typer.echo(tables.to_markdown(frame))
+        return
     table = output.table(*map(str, frame.columns))
     for row in frame.itertuples(index=False, name=None):
         table.add_row(*(cell(value) for value in row))

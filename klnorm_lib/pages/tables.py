@@ -1,20 +1,14 @@
-"""Records as tables: every run, one row for each set of runs that differ in their seeds only, or every cell."""
+"""Records as tables: every run, or one row for each set of runs that differ in their seeds only."""
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from klnorm_lib.pages.cells import TEST, Cell, cells
-from klnorm_lib.pages.counts import runs_behind
-from klnorm_lib.pages.remake import in_words, run_commands
 from klnorm_lib.study import Record
-from klnorm_lib.sweep.membership import by_study
 
 FEW = 10  # up to so many seeds, every point is written out
 SEEDS = ("seed", "split_seed")
@@ -116,78 +110,3 @@ def cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return "–"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def to_html(table: pd.DataFrame) -> str:
-    """A table as HTML that scrolls sideways on a narrow screen."""
-    if table.empty:
-        return "<p>No records yet.</p>"
-    head = "".join(f"<th scope='col'>{html.escape(str(column))}</th>" for column in table.columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell(value))}</td>" for value in row) + "</tr>"
-        for row in table.itertuples(index=False, name=None)
-    )
-    return f"<div style='overflow-x:auto'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
-def results_page(paths: Iterable[str | Path] | None = None) -> str:
-    """Every result in markdown: study by study, cell by cell, with the commands that remake it.
-
-    ``paths``: records files; by default all that are packaged in ``klnorm_lib/studies``. Failures are listed too. Runs
-    that only tuned an arm are counted and not shown; what was chosen stands beside the arm. The page of the book is
-    made of the same cells, see ``klnorm_lib.pages.results_html``. Raises ``RecordError`` if a file is broken.
-    """
-    studies = by_study(paths)
-    parts = ["# Results", READING]
-    if not studies:
-        return "\n\n".join([*parts, "No records yet."]) + "\n"
-    parts += ["## Runs", to_markdown(runs_behind(studies))]
-    for name, records in studies.items():
-        parts += [f"## {name}", _section(name, records)]
-    return "\n\n".join(parts) + "\n"
-
-
-READING = """\
-Every number comes from records of runs. A row is one arm of a study: a method on one task, with so many labels and one
-encoder. The score is the mean over its draws, with their standard deviation; a draw is a split seed and a model seed.
-The difference to the study's baseline is paired draw by draw, with its 95 % interval, and the interval gives the
-verdict. Hyperparameters were chosen on validation rows, by runs that are not shown."""
-
-
-def _section(name: str, records: list[Record]) -> str:
-    found = cells(records, name)
-    versions = sorted({f"torch {r.versions['torch']}, transformers {r.versions['transformers']}" for r in records})
-    commands = [f"# {in_words(cell)}\n" + "\n".join(run_commands(cell)) for cell in found if cell.split == TEST]
-    failed = {r.hash: r for r in records if r.status == "failed"}.values()
-    told = [to_markdown(cell_table(found)), f"Made with {'; '.join(versions)}.", _folded(f"Remake {name}", commands)]
-    if failed:
-        lines = [f"# {r.hash[:12]}  failed: {r.error['message'].splitlines()[0]}\n{r.command}" for r in failed]
-        told.append(_folded(f"Runs that failed: {len(lines)}", lines))
-    return "\n\n".join(told)
-
-
-def _folded(title: str, commands: list[str]) -> str:
-    lines = "\n\n".join(commands)
-    return f":::{{dropdown}} {title}\n```bash\n{lines}\n```\n:::"
-
-
-def cell_table(found: Iterable[Cell]) -> pd.DataFrame:
-    """Cells as a table: the score with its spread and number of draws, and the paired difference with its verdict."""
-    return pd.DataFrame(
-        [
-            {
-                "task": c.task,
-                "labels": c.size,
-                "encoder": c.encoder,
-                "method": c.label,
-                "tested on": c.split.removeprefix("ood/"),
-                "metric": c.metric,
-                "draws": len(c.runs),
-                "mean": c.mean,
-                "sd": c.spread,
-                "difference": "–" if c.against is None else str(c.against),
-                "chosen": c.trial or "–",
-            }
-            for c in found
-        ]
-    )

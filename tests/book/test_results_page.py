@@ -8,7 +8,7 @@ import latex
 import pytest
 from bs4 import BeautifulSoup
 
-from klnorm_lib.pages import results_html
+from klnorm_lib.pages import results
 from klnorm_lib.pages.cells import cells
 from tests.book import ROOT
 from tests.pages import made
@@ -59,7 +59,7 @@ def visit(tmp_path_factory):
     for name in ("results.js", "results.css"):
         shutil.copy(ROOT / "book/_static" / name, folder / "_static")
     found = [cell for cell in cells(made.study(), "text") if cell.split == "test"]
-    table = results_html.table(found)
+    table = results.table(found)
 
     def open_page(script, query=""):
         path = folder / "book/results.html"
@@ -105,16 +105,16 @@ def test_an_address_may_name_filters(visit):
 
 
 def test_without_scripts_every_row_is_there_and_named():
-    page = BeautifulSoup(results_html.table(cells(made.study(), "text")), "html.parser")
+    page = BeautifulSoup(results.table(cells(made.study(), "text")), "html.parser")
     rows = page.select("tbody tr")
     assert len(rows) == 16
     assert not [row for row in rows if row.has_attr("hidden") or not row.select_one("summary")]
     assert page.select_one("caption").get_text().startswith("16 cells.")
-    assert len(page.select("th[scope=col]")) == len(results_html.COLUMNS) + 1
+    assert len(page.select("th[scope=col]")) == len(results.COLUMNS) + 1
 
 
 def test_page_needs_no_other_machine():
     for name in ("results.js", "results.css"):
         text = (ROOT / "book/_static" / name).read_text(encoding="utf-8")
         assert "//" not in text.replace("// ", "")
-    assert "http" not in results_html.table([])
+    assert "http" not in results.table([])

@@ -41,38 +41,12 @@ def test_summary_shows_every_point_and_the_number_of_runs(records):
     assert pd.isna(table["mean"][1])  # one run has no mean
 
 
-def test_results_page_lists_every_record_with_its_command(records):
-    page = pages.results_page([records])
-    for record in study.read_records(records):
-        assert record.hash[:12] in page
-        assert record.command in page
-    assert "failed: the loss became" in page
-    assert "## few" in page
-
-
-def test_results_page_of_the_packaged_records_builds():
-    assert pages.results_page().startswith("# Results")
-
-
 def test_tuning_runs_are_no_results(tmp_path):
     path = tmp_path / "text.jsonl"
     path.write_text("".join(record.to_line() for record in made.study()), encoding="utf-8")
     found = study.read_records(path)
     assert sum(pages.frame(found)["stage"] == "tuning") == 2
     assert set(pages.summary(found)["runs"]) == {3}
-    page = pages.results_page([path])
-    assert (
-        "| trec | 200 | e | KL-Norm B | test | accuracy | 3 | 0.560 | 0.030 | +0.040 [+0.015, +0.065] better, " in page
-    )
-    assert "| text | 2 | 27 | 2 | 25 | 1 |" in page
-    assert not [r for r in found if r.study["stage"] == "tuning" and r.hash[:12] in page]
-
-
-def test_broken_records_stop_the_results_page(tmp_path):
-    path = tmp_path / "broken.jsonl"
-    path.write_text("{}\n")
-    with pytest.raises(study.RecordError, match="line 1"):
-        pages.results_page([path])
 
 
 def test_markdown_escapes_and_aligns():
@@ -81,12 +55,10 @@ def test_markdown_escapes_and_aligns():
     assert lines[0] == "| a\\|b | n | none |"
     assert lines[1].split("|")[2].strip() == "---:"
     assert lines[2] == "| x\\|y | 0.123 | – |"
-    assert "<td>x|y</td>" in pages.to_html(table)
 
 
 def test_empty_tables_say_so():
     assert "No records" in pages.to_markdown(pages.summary([]))
-    assert "No records" in pages.to_html(pages.frame([]))
 
 
 def test_number_is_looked_up_or_refused(records):

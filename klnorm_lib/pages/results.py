@@ -1,6 +1,7 @@
 """The results page of the book: every cell of every study as a row that can be sorted, filtered and remade.
 
-It is a table of HTML that reads without any script; ``book/_static/results.js`` adds sorting and filters.
+It is a table of HTML that reads without any script; ``book/_static/results.js`` adds sorting and filters. Its rows and
+cells carry addresses, roles, labels and values, which ``DataFrame.to_html`` does not write.
 """
 
 from __future__ import annotations

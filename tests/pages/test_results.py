@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup
 from scipy import stats
 
 from klnorm_lib import study
-from klnorm_lib.pages import results_html
+from klnorm_lib.pages import results
 from klnorm_lib.studies import record_files
 from tests.pages import made
 
@@ -24,7 +24,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(path):
-    return results_html.page([path])
+    return results.page([path])
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def of(row, label):
 def test_every_cell_is_a_row_with_a_name_of_its_own(rows):
     assert len(rows) == 16
     assert len({row["id"] for row in rows}) == 16
-    heads = [*results_html.COLUMNS, None]
+    heads = [*results.COLUMNS, None]
     assert all([td.get("data-label") for td in row.select("td")] == heads for row in rows)
 
 
@@ -73,7 +73,7 @@ def test_studies_say_what_they_ask_and_those_of_the_engine_are_no_results(tmp_pa
     smoke = [made.record(arm, d, 0.5 + 0.1 * d, study="smoke") for arm in ("plain", "klnorm_b") for d in range(2)]
     text = [made.record(arm, d, 0.5 + 0.2 * d) for arm in ("plain", "klnorm_b") for d in range(2)]
     file.write_text("".join(r.to_line() for r in smoke + text), encoding="utf-8")
-    page = results_html.page([file])
+    page = results.page([file])
     assert "- **text**: Text with few labels. Does KL-Norm help" in page
     assert "| smoke | 1 | 4 |" in page
     assert 'id="text-trec-200-e-klnorm_b"' in page
@@ -95,7 +95,7 @@ def test_text_of_records_is_escaped():
     cells = made.study()
     for record in cells:
         record.study = {**record.study, "label": "<b>&"}
-    text = results_html.table(results_html.cells(cells, "text"))
+    text = results.table(results.cells(cells, "text"))
     assert "<b>" not in text
     assert "&lt;b&gt;&amp;" in text
 
@@ -104,11 +104,11 @@ def test_broken_records_stop_the_page(tmp_path):
     file = tmp_path / "broken.jsonl"
     file.write_text("{}\n")
     with pytest.raises(study.RecordError, match="line 1"):
-        results_html.page([file])
+        results.page([file])
 
 
 def test_no_records_say_so():
-    assert "No records" in results_html.page([])
+    assert "No records" in results.page([])
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def lines():
 
 def test_numbers_of_the_book_follow_from_the_committed_lines(lines):
     """Worked out a second time, from the bare lines: mean, spread, draws, mean difference, and the draws' interval."""
-    page = BeautifulSoup(results_html.page(), "html.parser")
+    page = BeautifulSoup(results.page(), "html.parser")
     checked = 0
     for row in page.select(".results tbody tr"):
         name, part = (of(row, "study").get_text().split(", ") + [None])[:2]
