@@ -10,7 +10,7 @@ LONGEST = (
     "tests/pages/test_card.py",
     "tests/study/test_stats_coverage.py",
     "tests/study/test_run.py",
-    "tests/pages/test_results_html.py",
+    "tests/pages/test_results.py",
 )
 
 
