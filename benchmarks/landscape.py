@@ -227,7 +227,7 @@ def _short(values) -> list[float]:
 
 def main() -> None:
     """Measure, print the verdicts, and write the file."""
-    from klnorm_lib.figures import landscape as report
+    from klnorm_lib.pages import landscape as report
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few points of everything; writes nothing")

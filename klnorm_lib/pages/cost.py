@@ -1,4 +1,4 @@
-"""The packaged measurement of cost: read, checked, as a table and as a figure. It is made by ``make bench``."""
+"""The packaged measurement of cost: read, checked and as a table. It is made by ``make bench``."""
 
 from __future__ import annotations
 
@@ -40,13 +40,14 @@ def check(values: Any) -> None:
 def ratios(model: Mapping[str, Any], baseline: str = "plain", clock: str = "cpu") -> dict[str, tuple]:
     """(median, low, high) of the step time of every other arm over ``baseline``'s, paired by round, at 95 %.
 
+    The arms stand in the order of the book.
     ``clock``: ``cpu`` for seconds of the processor, ``wall`` for seconds by the clock.
     """
     arms = model["arms"]
     if baseline not in arms:
         raise ValueError(f"no arm {baseline!r} was measured on {model['encoder']}; there are {', '.join(arms)}")
     key = f"{clock}_seconds"
-    return {name: ratio(arm[key], arms[baseline][key]) for name, arm in arms.items() if name != baseline}
+    return {name: ratio(arms[name][key], arms[baseline][key]) for name in in_order(arms) if name != baseline}
 
 
 def frame(values: Mapping[str, Any]) -> pd.DataFrame:
@@ -84,21 +85,3 @@ def in_order(arms: Sequence[str] | Mapping[str, Any]) -> list[str]:
     """Names of arms in the order of the book: plain, controls, KL-Norm, others."""
     known = [name for name in LABELS if name in arms]
     return known + sorted(set(arms) - set(known))
-
-
-def draw(axes, model: Mapping[str, Any], baseline: str = "plain") -> None:
-    """One model's ratios of step time on ``axes``: the median of every arm and its interval, and a line at 1."""
-    from klnorm_lib.figures import style
-
-    found = ratios(model, baseline)
-    names = in_order(found)[::-1]
-    axes.axvline(1.0, color=style.INK, linewidth=1)
-    for place, name in enumerate(names):
-        middle, low, high = found[name]
-        colour = style.PALETTE[0] if name.startswith("klnorm") else style.PALETTE[1]
-        marker = style.MARKERS[0] if name.startswith("klnorm") else style.MARKERS[1]
-        axes.plot([low, high], [place, place], color=colour)
-        axes.plot(middle, place, marker, color=colour)
-    axes.set_yticks(range(len(names)), [LABELS.get(name, name) for name in names])
-    axes.set_ylim(-0.6, len(names) - 0.4)
-    axes.set_title(f"{model['encoder']}, width {model['width']}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from klnorm_lib.figures import forest
-from klnorm_lib.pages import counts, guided, pilot
+from klnorm_lib.pages import contrasts, counts, guided, pilot
 from klnorm_lib.pages.claims import CLAIMS, NOTHING, SHARED, Asked, Studies, answer, compared, comparisons
 from klnorm_lib.pages.tables import to_markdown
 from klnorm_lib.studies import names as study_names
@@ -41,9 +41,11 @@ def _claim(studies: Studies, asked: Asked) -> str:
     names = forest.labels(studies[asked.study])
     what, _ = forest.pairs(found, names)
     encoders = ", ".join(dict.fromkeys(str(c.encoder).split("/")[-1] for c in found))
-    told = f"**{answer(found)}** (after Holm's correction; {forest.behind(found)}; {encoders}). {forest.summary(found)}"
+    told = (
+        f"**{answer(found)}** (after Holm's correction; {forest.behind(found)}; {encoders}). {contrasts.summary(found)}"
+    )
     told += _other_rates(studies[asked.study], found, names)
-    table = forest.table(found, names).T.reset_index(names=what)
+    table = contrasts.table(found, names).T.reset_index(names=what)
     return f"{told}\n\n:::{{dropdown}} Every interval, in points\n{to_markdown(table)}:::"
 
 
@@ -55,7 +57,7 @@ def _other_rates(records: Sequence[Record], found: Sequence[Comparison], names: 
         if r.study["stage"] == "final"
     }
     apart = []
-    for c, place in zip(found, forest.places(found), strict=True):
+    for c, place in zip(found, forest.settings(found), strict=True):
         if c.p_holm < 1 - c.level:
             place_of = (c.task, c.size, c.encoder, c.cell.get("steps"))
             one, other = (rates[(arm, *place_of)] for arm in (c.arm, c.baseline))
@@ -113,7 +115,7 @@ def _together(studies: Studies) -> str:
         found = interaction(records, "klnorm_guided", "klnorm", "guided", "uniform_10")
     except LookupError:
         return NOTHING
-    told = [f"{place} {forest.told(c)}, {c.verdict}" for c, place in zip(found, forest.places(found), strict=True)]
+    told = [f"{place} {contrasts.text(c)}, {c.verdict}" for c, place in zip(found, forest.settings(found), strict=True)]
     return f"Together minus the sum of their effects, in points ({forest.behind(found)}): {'; '.join(told)}."
 
 
@@ -137,7 +139,7 @@ def _outermost(found: Sequence[Comparison]) -> str:
     if not found:
         return "–"
     ordered = sorted(found, key=lambda c: c.mean)
-    return " and ".join(forest.told(c) for c in (ordered[0], ordered[-1]))
+    return " and ".join(contrasts.text(c) for c in (ordered[0], ordered[-1]))
 
 
 def _unlucky(studies: Studies) -> str:
@@ -146,7 +148,7 @@ def _unlucky(studies: Studies) -> str:
     clear = [c for c in found if c.verdict == "worse" and c.p_holm < 1 - c.level]
     if not clear:
         return ""
-    told = "; ".join(f"{c.task} {forest.told(c)}" for c in clear)
+    told = "; ".join(f"{c.task} {contrasts.text(c)}" for c in clear)
     return (
         "**A gain over the plain arm alone is no gain.** The plain arm does worse than the same model at the learning "
         f"rate that most other arms chose: {told}, in points. It was unlucky in its tuning there, and beside it every "
@@ -178,8 +180,8 @@ def _ablation(studies: Studies) -> str:
         return NOTHING
     names = forest.labels(studies["ablation"])
     what, _ = forest.pairs(found, names)
-    told = f"**{_variants(studies)}** (after Holm's correction; {forest.behind(found)}). {forest.summary(found)}"
-    table = forest.table(found, names).reset_index(names=what)
+    told = f"**{_variants(studies)}** (after Holm's correction; {forest.behind(found)}). {contrasts.summary(found)}"
+    table = contrasts.table(found, names).reset_index(names=what)
     return f"{told}\n\n:::{{dropdown}} Every interval, in points\n{to_markdown(table)}:::"
 
 

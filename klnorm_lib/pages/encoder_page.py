@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from math import prod
 from pathlib import Path
 
 from klnorm_lib.encoders.sources import HERE, names
-from klnorm_lib.figures import style
-from klnorm_lib.pages import card_claims, card_figures
+from klnorm_lib.figures import encoders, style
+from klnorm_lib.figures.embed import as_html
+from klnorm_lib.pages import card_claims
 from klnorm_lib.pages.knows import GAP, fill, neighbours
 from klnorm_lib.study import Record
 from klnorm_lib.sweep import grid
@@ -104,7 +106,7 @@ def _figures() -> tuple[str, str]:
         words = {name: card_claims.in_words(grids[name], claims) for name, claims in cards.items()}
         alt = " ".join(["Forest plot.", *(f"{name}: {text.replace('**', '')}" for name, text in words.items())])
         caption = "Small dots: seeds. Marks: means. Bars: intervals of the mean. Triangles: zero is left out."
-        first = card_figures.as_html(card_figures.claims_figure(cards), alt, caption)
+        first = as_html(encoders.forest({name: rows(found) for name, found in cards.items()}), alt, caption)
         first += "\n\n" + "\n\n".join(f"`{name}`. {text}" for name, text in words.items())
     for name, study in card_claims.TABLES.items():
         cells = card_claims.ladder(grid.load(study), _records().get(study, []))
@@ -112,5 +114,20 @@ def _figures() -> tuple[str, str]:
             arms = ", ".join(next(iter(cells.values())))
             alt = f"Lines of the mean score against the number of labels, for {arms}."
             caption = f"Frozen features and a linear model on them. The table is on the card of {name}."
-            second = card_figures.as_html(card_figures.ladder_figure(cells), alt, caption)
+            second = as_html(
+                encoders.ladder(card_claims.mean_of_tasks(cells), len({task for task, *_ in cells})), alt, caption
+            )
     return first, second
+
+
+def rows(found: Sequence[card_claims.Claim]) -> list[encoders.Row]:
+    """The rows of the forest plot: the encoder minus each other arm, task by task."""
+    return [
+        encoders.Row(f"{claim.task}: {_short(other.name)}", other.change, other.low, other.high, other.verdict)
+        for claim in found
+        for other in claim.against
+    ]
+
+
+def _short(name: str) -> str:
+    return "random" if name.endswith(":random") else name.split(",")[0]

@@ -1,4 +1,4 @@
-"""Forest plots show every draw at its place, and the words say what the comparisons say."""
+"""Forest plots show every replicate in its row."""
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -34,11 +34,11 @@ def compared(records):
     return stats.with_holm([c for arm in ("new", "same", "odd") for c in stats.compare(records, arm, "plain")])
 
 
-def test_a_panel_for_each_task_a_row_for_each_arm_and_every_draw_a_dot(records, compared):
+def test_a_panel_for_each_task_a_row_for_each_arm_and_every_replicate_a_dot(records, compared):
     fig = forest.draw(compared, forest.labels(records))
     assert [ax.get_title("left") for ax in fig.axes] == ["words", "sounds"]
     assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["NEW", "SAME", "ODD"]
-    assert fig.get_supxlabel() == "arm minus PLAIN, points\n200 labels, 5 draws"
+    assert fig.get_supxlabel() == "arm minus PLAIN, percentage points\n200 labels, 5 replicates"
     for ax, task in zip(fig.axes, ("words", "sounds"), strict=True):
         dots = [line for line in ax.lines if line.get_marker() == "o"]
         assert len(dots) == 3
@@ -63,12 +63,12 @@ def test_what_lies_beyond_the_limit_stands_at_the_edge_with_its_number(compared)
     plt.close(fig)
 
 
-def test_panels_by_pair_have_a_row_for_each_place(records):
+def test_panels_by_pair_have_a_row_for_each_setting(records):
     compared = [c for base in ("plain", "odd") for c in stats.compare(records, "new", base)]
     fig = forest.draw(compared, panel="pair")
     assert [ax.get_title("left") for ax in fig.axes] == ["minus plain", "minus odd"]
     assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["words", "sounds"]
-    assert fig.get_supxlabel().startswith("new minus arm, points\n")
+    assert fig.get_supxlabel().startswith("new minus arm, percentage points\n")
     plt.close(fig)
 
 
@@ -79,7 +79,7 @@ def test_panels_by_baseline_have_a_row_for_each_arm(records):
     titles = [f"{task}\nminus {base}" for base in ("PLAIN", "SAME") for task in ("words", "sounds")]
     assert [ax.get_title("left") for ax in fig.axes] == titles
     assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["NEW", "ODD", "SAME"]
-    assert fig.get_supxlabel() == "arm minus baseline, points\n200 labels, 5 draws"
+    assert fig.get_supxlabel() == "arm minus baseline, percentage points\n200 labels, 5 replicates"
     marks = [[y for line in ax.lines if line.get_marker() in "^vsD" for y in line.get_ydata()] for ax in fig.axes]
     assert marks == [[0.1, 1.1, 2.1]] * 2 + [[0.1, 1.1]] * 2
     (one,) = [c for c in compared if (c.task, c.arm, c.baseline) == ("sounds", "odd", "same")]
@@ -88,28 +88,31 @@ def test_panels_by_baseline_have_a_row_for_each_arm(records):
     plt.close(fig)
 
 
-def test_draws_stand_above_each_panel_where_they_differ(records):
+def test_replicates_stand_above_each_panel_where_they_differ(records):
     fewer = [r for r in records if r.task["name"] == "words" or r.run["seed"] < 3]
     fig = forest.draw(stats.compare(fewer, "new", "plain"))
-    assert [ax.get_title("left") for ax in fig.axes] == ["words\n200 labels\n5 draws", "sounds\n200 labels\n3 draws"]
-    assert fig.get_supxlabel() == "new minus plain, points"
+    assert [ax.get_title("left") for ax in fig.axes] == [
+        "words\n200 labels\n5 replicates",
+        "sounds\n200 labels\n3 replicates",
+    ]
+    assert fig.get_supxlabel() == "new minus plain, percentage points"
     plt.close(fig)
 
 
-def test_places_name_what_there_are_two_of(records):
+def test_settings_name_what_there_are_two_of(records):
     large = [record(arm, draw, 0.5 + 0.01 * draw, "words", size=500) for arm in ("new", "plain") for draw in range(3)]
     compared = stats.compare([*records, *large], "new", "plain")
-    assert forest.places(compared) == ["words at 200", "sounds at 200", "words at 500"]
-    assert forest.behind(compared) == "200 to 500 labels, 3 to 5 draws"
+    assert forest.settings(compared) == ["words at 200", "sounds at 200", "words at 500"]
+    assert forest.behind(compared) == "200 to 500 labels, 3 to 5 replicates"
     for one in large:
         one.run["steps"] = 9
     by = ("task", "size", "encoder", "steps")
-    assert forest.places(stats.compare([*records, *large], "new", "plain", by=by))[2] == "words at 500, 9 steps"
+    assert forest.settings(stats.compare([*records, *large], "new", "plain", by=by))[2] == "words at 500, 9 steps"
     several = [c for metric in (None, "nll") for c in stats.compare(records, "new", "plain", metric=metric)]
-    assert forest.places(several) == ["words, accuracy", "sounds, accuracy", "words, nll", "sounds, nll"]
+    assert forest.settings(several) == ["words, accuracy", "sounds, accuracy", "words, nll", "sounds, nll"]
     with pytest.raises(ValueError, match="share a unit"):
         forest.draw(several)
-    for nothing in (forest.places, forest.draw):
+    for nothing in (forest.settings, forest.draw):
         with pytest.raises(LookupError, match="nothing to compare"):
             nothing([])
 
@@ -119,38 +122,12 @@ def test_sets_of_one_task_go_by_their_names(records):
     for r in words:
         r.ood["reviews/books"] = {"accuracy": 0.1 * r.run["seed"] + (r.study["arm"] == "new")}
     sets = [c for name in (None, "ood/reviews/books") for c in stats.compare(words, "new", "plain", metric=name)]
-    assert forest.places(sets) == ["words", "books"]
+    assert forest.settings(sets) == ["words", "books"]
 
 
 def test_units_and_metrics_in_words():
-    assert forest.unit("ood/scitail/accuracy") == (100.0, "points")
+    assert forest.unit("ood/scitail/accuracy") == (100.0, "percentage points")
     assert forest.unit("nll") == (1.0, "nats")
     assert forest.metric_in_words("ood/scitail/accuracy") == "accuracy on scitail"
     assert forest.metric_in_words("ood/reviews/books/ece") == "calibration error on reviews/books"
     assert forest.metric_in_words("gap/accuracy") == "train-test gap"
-
-
-def test_words_and_table_say_what_the_comparisons_say(records, compared):
-    names = forest.labels(records)
-    words, table = forest.in_words(compared, names).replace("\n  ", " "), forest.table(compared, names)
-    for c in compared:
-        assert table.loc[c.arm.upper(), c.task] == f"{forest.told(c)} {c.verdict}"
-        assert f"{c.task} {forest.told(c)}" in words
-    first = compared[0]
-    assert forest.told(first) == f"{100 * first.mean:+.1f} [{100 * first.low:+.1f}, {100 * first.high:+.1f}]"
-    assert f"NEW: better: words {forest.told(first)}" in words
-    assert "6 comparisons of 5 paired draws: better 2, worse 2, equivalent 0, cannot tell 2." in words
-    assert (
-        "Intervals that leave zero out: 4, where chance alone would give about 0.3; after Holm's correction: 4."
-        in words
-    )
-    assert forest.summary(compared) in forest.alt(compared, names)
-    assert "at words; sounds, for NEW, SAME, ODD." in forest.alt(compared, names)
-
-
-def test_without_spread_there_is_no_interval_to_tell():
-    same = [record(arm, draw, 0.5, "words") for arm in ("new", "plain") for draw in range(3)]
-    (c,) = stats.compare(same, "new", "plain")
-    assert forest.told(c) == "+0.0 [the same in every draw]"
-    (c,) = stats.compare([r for r in same if r.run["seed"] == 0], "new", "plain")
-    assert forest.told(c) == "+0.0 [no interval]"

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from klnorm_lib import methods
+from klnorm_lib.figures import cost as drawn
 from klnorm_lib.methods.counting import added_parameters
 from klnorm_lib.pages import cost
 from tests import zoo
@@ -71,7 +72,7 @@ def test_every_ratio_has_an_interval_and_plain_is_one(values):
 
 def test_a_figure_shows_every_arm(values):
     figure, axes = plt.subplots()
-    cost.draw(axes, values["models"][0])
+    drawn.draw(axes, cost.ratios(values["models"][0]), cost.LABELS, "title")
     shown = [label.get_text() for label in axes.get_yticklabels()]
     assert sorted(shown) == sorted(cost.LABELS[name] for name in values["models"][0]["arms"] if name != "plain")
     plt.close(figure)

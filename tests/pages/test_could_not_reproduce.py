@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from klnorm_lib.figures import forest
+from klnorm_lib.pages import contrasts
 from klnorm_lib.pages import could_not_reproduce as page
 from klnorm_lib.study import stats
 from tests.study.simulated import record
@@ -78,7 +78,7 @@ def test_the_page_has_no_mark_left_and_quotes_its_intervals():
     assert text.count("\n# ") == 0
     assert len(re.findall(re.escape(page.NOTHING), text)) >= 3  # no records of speech, ood, shortcut were given
     for c in page.comparisons({"text": records}, page.CLAIMS["text"]):
-        assert f"{forest.told(c)} {c.verdict}" in text
+        assert f"{contrasts.text(c)} {c.verdict}" in text
     assert "klnorm study text --part full" in text
     assert "constants:" not in text
 
@@ -87,7 +87,7 @@ def test_an_unlucky_baseline_is_told():
     assert "alone is no gain" not in page._unlucky({"s": made({"plain": 0.6, page.SHARED: 0.6})})
     told = page._unlucky({"s": made({"plain": 0.5, page.SHARED: 0.6})})
     (c,) = stats.compare(made({"plain": 0.5, page.SHARED: 0.6}), "plain", page.SHARED)
-    assert f"t {forest.told(c)}, in points" in told
+    assert f"t {contrasts.text(c)}, in points" in told
 
 
 def test_clear_differences_between_two_learning_rates_are_named():
@@ -105,7 +105,7 @@ def test_clear_differences_between_two_learning_rates_are_named():
 
 def test_the_outermost_differences_are_the_lowest_and_the_highest():
     found = [c for arm in ("up", "down", "same") for c in stats.compare(LEVELS, arm, "plain")]
-    assert page._outermost(found) == f"{forest.told(found[1])} and {forest.told(found[0])}"
+    assert page._outermost(found) == f"{contrasts.text(found[1])} and {contrasts.text(found[0])}"
     assert page._outermost([]) == "–"
 
 
@@ -139,5 +139,5 @@ def test_whether_two_methods_add_up_is_told_for_every_place():
     records = of_dropout()
     told = page._together({"guided": records})
     for c in stats.interaction(records, "klnorm_guided", "klnorm", "guided", "uniform_10"):
-        assert f"{c.task} {forest.told(c)}, better" in told
+        assert f"{c.task} {contrasts.text(c)}, better" in told
     assert page._together({}) == page.NOTHING

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from klnorm_lib import encoders
-from klnorm_lib.pages import card_claims, card_figures, encoder_page, knows
+from klnorm_lib.figures import embed
+from klnorm_lib.figures import encoders as figures
+from klnorm_lib.pages import card_claims, encoder_page, knows
 from tests.pages.test_card import fake
 from tests.pages.test_card_claims import GRID, LADDER, scores
 
@@ -53,7 +55,7 @@ def test_parameters_are_those_of_the_file():
 
 def test_forest_shows_every_seed_and_every_arm():
     records = [*scores("a", 0.8, 0.5, 0.6), *scores("b", 0.7, 0.6, 0.75), *scores("c", 0.9, 0.1, 0.1)]
-    figure = card_figures.claims_figure({"e": card_claims.claims(GRID, records)})
+    figure = figures.forest({"e": encoder_page.rows(card_claims.claims(GRID, records))})
     (ax,) = figure.axes
     dots = [line for line in ax.lines if line.get_marker() == "o"]
     assert len(dots) == 6
@@ -61,13 +63,13 @@ def test_forest_shows_every_seed_and_every_arm():
     assert [t.get_text() for t in ax.get_yticklabels()][:2] == ["a: random", "a: tf-idf"]
     marks = [line.get_marker() for line in ax.lines if line.get_marker() in "^vD" and len(line.get_xdata()) == 1]
     assert marks == ["^", "^", "^", "v", "^", "^"]
-    text = card_figures.as_html(figure, 'a "plot" of dots', "caption")
+    text = embed.as_html(figure, 'a "plot" of dots', "caption")
     assert 'alt="a &quot;plot&quot; of dots"' in text
     assert base64.b64decode(re.search(r"base64,([^\"]+)", text)[1]).startswith(b"\x89PNG")
 
 
 def test_ladder_has_a_line_for_each_arm():
     records = [fake(name, s, 0.5, "a", arm="frozen") for name in ("tf-idf", "e", "org/big") for s in range(3)]
-    (ax,) = card_figures.ladder_figure(card_claims.ladder(LADDER, records)).axes
+    (ax,) = figures.ladder(card_claims.mean_of_tasks(card_claims.ladder(LADDER, records)), 1).axes
     assert [line.get_label() for line in ax.lines] == ["tf-idf", "e", "big"]
     assert all(list(line.get_ydata()) == [0.5] for line in ax.lines)

@@ -5,6 +5,7 @@ import math
 import pytest
 from matplotlib.text import Text
 
+from klnorm_lib.figures import pareto as figure
 from klnorm_lib.figures import style
 from klnorm_lib.pages import pareto
 from klnorm_lib.pages.cells import cells
@@ -38,8 +39,8 @@ def test_a_study_of_few_arms_or_in_one_place_has_no_plot(found):
 def test_every_arm_is_a_labelled_point_with_its_interval(found):
     style.use()
     here, _ = pareto.arms(found)
-    figure = pareto.draw(here)
-    for ax, costs in zip(figure.axes, ([a.time for a in here], [a.added for a in here]), strict=True):
+    plot = figure.draw(here)
+    for ax, costs in zip(plot.axes, ([a.time for a in here], [a.added for a in here]), strict=True):
         assert {text.get_text() for text in ax.texts} == {arm.label for arm in here}
         points = [line.get_xydata()[0].tolist() for line in ax.lines if line.get_marker() == "o"]
         assert points == [[cost, arm.gain] for cost, arm in zip(costs, here, strict=True)]
@@ -52,23 +53,23 @@ def test_every_arm_is_a_labelled_point_with_its_interval(found):
 def test_names_do_not_cover_each_other(found):
     style.use()
     labels = [f"an arm with a rather long name {i}" for i in range(16)]
-    figure = pareto.draw([pareto.Arm(label, 0.01 * i, 0, 1, 1 + 0.001 * i, 100) for i, label in enumerate(labels)])
-    figure.canvas.draw()
-    for ax in figure.axes:
+    plot = figure.draw([figure.Arm(label, 0.01 * i, 0, 1, 1 + 0.001 * i, 100) for i, label in enumerate(labels)])
+    plot.canvas.draw()
+    for ax in plot.axes:
         boxes = sorted((Text.get_window_extent(text) for text in ax.texts), key=lambda box: box.y0)
         assert all(one.y1 <= two.y0 for one, two in zip(boxes, boxes[1:], strict=False))
 
 
 def test_the_line_joins_arms_that_none_beats_in_both(found):
-    arms = [pareto.Arm(str(i), gain, gain, gain, 1, 1) for i, gain in enumerate((0, 1, 0.5, -1))]
-    assert pareto._front(arms, [1.0, 2.0, 3.0, math.nan]) == [(1.0, 0), (2.0, 1)]
+    arms = [figure.Arm(str(i), gain, gain, gain, 1, 1) for i, gain in enumerate((0, 1, 0.5, -1))]
+    assert figure._front(arms, [1.0, 2.0, 3.0, math.nan]) == [(1.0, 0), (2.0, 1)]
 
 
 def test_measured_steps_are_a_plot_of_their_own(found, monkeypatch):
     monkeypatch.setattr(pareto, "_steps", lambda places: {"klnorm_b": 1.5, "layernorm": 1.1})
     style.use()
     here, _ = pareto.arms(found)
-    ax = pareto.draw(here).axes[2]
+    ax = figure.draw(here).axes[2]
     assert {text.get_text() for text in ax.texts} == {"plain", "KL-Norm B", "LayerNorm"}
     assert sorted(line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o") == [1.0, 1.1, 1.5]
     low, high = ax.get_xlim()
@@ -78,7 +79,7 @@ def test_measured_steps_are_a_plot_of_their_own(found, monkeypatch):
 def test_steps_of_two_arms_are_no_plot(found, monkeypatch):
     monkeypatch.setattr(pareto, "_steps", lambda places: {"klnorm_b": 1.5})
     style.use()
-    assert len(pareto.draw(pareto.arms(found)[0]).axes) == 2
+    assert len(figure.draw(pareto.arms(found)[0]).axes) == 2
 
 
 def test_arms_of_one_place_only_do_not_hide_the_others(found):
