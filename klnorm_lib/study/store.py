@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,7 +13,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from klnorm_lib.study.errors import RecordError
-from klnorm_lib.study.record import Record
+from klnorm_lib.study.record import Record, check
+
+# Digests of the lines that this process has checked: a file is read again for every run of a study.
+_sound: set[bytes] = set()
 
 
 def _lock(path: Path) -> FileLock:
@@ -27,7 +31,11 @@ def _parse(line: bytes, where: str) -> Record:
             f"{where}: not JSON ({error}). The other lines are sound; `klnorm report --records FILE --repair` moves "
             "broken lines to FILE.broken"
         ) from None
-    return Record.from_dict(values, where)
+    digest = hashlib.sha256(line).digest()
+    if digest not in _sound:
+        check(values, where)
+        _sound.add(digest)
+    return Record(**values)
 
 
 def read_records(path: str | Path) -> list[Record]:
