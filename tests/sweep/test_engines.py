@@ -15,12 +15,14 @@ import pytest
 from distributed import KilledWorker
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from klnorm_lib import studies
 from klnorm_lib.study import append, read_records
 from klnorm_lib.study.run import failed
 from klnorm_lib.sweep import engines, grid
 from klnorm_lib.sweep.execution import Options, execute, sweep
 from klnorm_lib.sweep.index import lasting
 
+RUNS = 7
 WORKERS = {  # what the command line of a process that does the runs holds
     "local": "loky.backend.popen_loky",
     "dask": "multiprocessing.spawn",
@@ -42,11 +44,20 @@ def lines(path):
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory):
-    """The smoke study in this process, one run after another."""
+def smoke(tmp_path_factory):
+    """The smoke study with one replicate in place of three: four tuning runs, and a final run of each of three arms."""
+    text = studies.path("smoke.yaml").read_text(encoding="utf-8")
+    file = tmp_path_factory.mktemp("study") / "smoke.yaml"
+    file.write_text(text.replace("draws: 3", "draws: 1"), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def reference(smoke, tmp_path_factory):
+    """The study in this process, one run after another."""
     records = tmp_path_factory.mktemp("smoke") / "smoke.jsonl"
-    summary = sweep("smoke", records, progress=False)
-    assert (summary.asked, summary.made, summary.complete) == (13, 13, True)
+    summary = sweep(smoke, records, progress=False)
+    assert (summary.asked, summary.made, summary.complete) == (RUNS, RUNS, True)
     return told(records)
 
 
@@ -75,13 +86,13 @@ class Killer(threading.Thread):
 
 
 @pytest.mark.parametrize("engine", WORKERS)
-def test_engines_agree_though_a_worker_is_killed(engine, reference, tmp_path):
+def test_engines_agree_though_a_worker_is_killed(engine, smoke, reference, tmp_path):
     records = tmp_path / "smoke.jsonl"
     killer = Killer(records, WORKERS[engine])
     killer.start()
-    summary = sweep("smoke", records, engine=engine, jobs=2, progress=False)
+    summary = sweep(smoke, records, engine=engine, jobs=2, progress=False)
     assert killer.killed is not None
-    assert (summary.asked, summary.made, summary.failures) == (13, 13, [])
+    assert (summary.asked, summary.made, summary.failures) == (RUNS, RUNS, [])
     assert told(records) == reference
 
 
@@ -94,15 +105,15 @@ def test_an_engine_tells_of_a_task_that_kills_its_worker_and_goes_on(engine):
         assert sorted(running.stream(abs, [-1, -2, -3])) == [1, 2, 3]
 
 
-def test_ray_gives_the_same_records(reference, tmp_path):
-    summary = sweep("smoke", tmp_path / "smoke.jsonl", engine="ray", jobs=2, progress=False)
-    assert (summary.asked, summary.made, summary.failures) == (13, 13, [])
+def test_ray_gives_the_same_records(smoke, reference, tmp_path):
+    summary = sweep(smoke, tmp_path / "smoke.jsonl", engine="ray", jobs=2, progress=False)
+    assert (summary.asked, summary.made, summary.failures) == (RUNS, RUNS, [])
     assert told(tmp_path / "smoke.jsonl") == reference
 
 
-def test_a_killed_driver_loses_what_was_under_way_and_nothing_else(reference, tmp_path):
+def test_a_killed_driver_loses_what_was_under_way_and_nothing_else(smoke, reference, tmp_path):
     records = tmp_path / "smoke.jsonl"
-    words = [sys.executable, "-m", "klnorm_lib", "study", "smoke", "--records", str(records)]
+    words = [sys.executable, "-m", "klnorm_lib", "study", str(smoke), "--records", str(records)]
     driver = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while len(lines(records)) < 2:
@@ -112,9 +123,9 @@ def test_a_killed_driver_loses_what_was_under_way_and_nothing_else(reference, tm
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
     before = lines(records)
-    assert 2 <= len(before) < 13
-    summary = sweep("smoke", records, progress=False)
-    assert (summary.asked, summary.found, summary.made) == (13, len(before), 13 - len(before))
+    assert 2 <= len(before) < RUNS
+    summary = sweep(smoke, records, progress=False)
+    assert (summary.asked, summary.found, summary.made) == (RUNS, len(before), RUNS - len(before))
     assert lines(records)[: len(before)] == before
     assert told(records) == reference
 
