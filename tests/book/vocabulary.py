@@ -43,7 +43,7 @@ WORDS = (
     ),
     Word(
         rf"\bdraw by draw\b|\b(?:paired|final|tuning|equal|same) draws\b(?! of\b)"
-        rf"|(?<!\w){COUNT} draws\b(?! (?:of dropout|from)\b)"
+        rf"|(?<!\w){COUNT} draws\b(?! (?:of dropout|of v|from)\b)"
         r"|\bover (?:the |its |all )?draws\b|\berrors? of the draws\b|\bin (?:each|every) draw\b"
         r"|\bpaired by draw\b|\bone (?:number )?(?:a|for each|per) draw\b",
         "replicate (a pair of split seed and model seed)",
@@ -65,7 +65,7 @@ WORDS = (
         ("The next cell of the notebook prints it.", "in place of the head", "a cell that asserts them", "took place"),
     ),
     Word(
-        rf"\bin (?:squared )?points\b|, points\b|\(points\)|\bpoints of accuracy\b|(?:\{{\}}|\d) points?\b"
+        rf"\bin (?:squared )?points\b|, points(?=[\"'\n;:]|$)|\(points\)|\bpoints of accuracy\b|(?:\{{\}}|\d) points?\b"
         rf"|\b(?:by|of|gains?) (?:one|half a|a|{COUNT}) points?\b|\bone point (?:to|on) either\b|\bshow one point\b"
         r"|(?<!percentage )\bpoints? (?:more|better|worse|higher|lower|less)\b",
         "percentage point (pp)",
