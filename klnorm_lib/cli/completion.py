@@ -15,7 +15,7 @@ from pathlib import Path
 import klnorm_lib
 
 HERE = Path(klnorm_lib.__file__).parent
-STATED = re.compile(r'^(?: {4}name|NAME)(?:: ClassVar\[str\])? = "(\w+)"', re.MULTILINE)
+STATED = re.compile(r'^ {4}name(?:: ClassVar\[str\])? = "(\w+)"', re.MULTILINE)
 
 
 def task(incomplete: str) -> list[str]:
@@ -27,8 +27,9 @@ def task(incomplete: str) -> list[str]:
 
 def method(incomplete: str) -> list[str]:
     """Names of methods and baselines that begin so, those that other packages register included."""
-    others = metadata.entry_points(group="klnorm_lib.methods")
-    return _starting(incomplete, ["plain", *_stated("methods"), *_stated("study"), *(entry.name for entry in others)])
+    stated = [*_stated("methods"), *_stated("study/fits")]
+    others = (entry.name for entry in metadata.entry_points(group="klnorm_lib.methods"))
+    return _starting(incomplete, ["plain", *stated, *others])
 
 
 def encoder(incomplete: str) -> list[str]:

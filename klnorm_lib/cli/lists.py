@@ -122,7 +122,8 @@ def _rows(spec, folder: Path | None) -> dict[str, int]:
 def method_rows() -> list[dict[str, Any]]:
     """Every method: name, one line of its docstring, hyperparameters with their defaults; the baselines last."""
     from klnorm_lib import methods
-    from klnorm_lib.study import frozen, setfit
+    from klnorm_lib.study.fit_protocol import named_fits
+    from klnorm_lib.study.plain import to_plain
 
     rows = [{"name": "plain", "description": "No method: the encoder and its own head.", "version": 1, "fields": {}}]
     for name in methods.names():
@@ -137,9 +138,9 @@ def method_rows() -> list[dict[str, Any]]:
                 "fields": {f.name: _default(f) for f in dataclasses.fields(cls)},
             }
         )
-    for module, cls in ((setfit, setfit.SetFit), (frozen, frozen.Frozen)):
-        told = {f.name: list(f.default) for f in dataclasses.fields(cls)}
-        rows.append({"name": module.NAME, "description": module.DESCRIPTION, "version": cls.version, "fields": told})
+    for fit in named_fits():
+        defaults = {f.name: to_plain(_default(f)) for f in dataclasses.fields(fit)}
+        rows.append({"name": fit.name, "description": fit.description, "version": fit.version, "fields": defaults})
     return rows
 
 
@@ -150,10 +151,10 @@ def _default(field: dataclasses.Field) -> Any:
 
 
 def encoder_rows() -> list[dict[str, str]]:
-    """Built-in encoders, those in the mirror folders, and what can stand in for an encoder with method frozen."""
+    """Built-in encoders, those in the mirror folders, and what can stand in for an encoder."""
     from klnorm_lib import encoders
-    from klnorm_lib.study import frozen
+    from klnorm_lib.study.fit_protocol import featurisers
 
     rows = [{"name": name, "source": "built-in"} for name in encoders.names()]
     rows += [{"name": name, "source": "mirror"} for name in mirrored()]
-    return rows + [{"name": name, "source": told} for name, told in frozen.FEATURISERS.items()]
+    return rows + [{"name": name, "source": text} for name, text in featurisers().items()]

@@ -73,9 +73,11 @@ def run(
     from klnorm_lib.encoders import sources
     from klnorm_lib.study import Run
     from klnorm_lib.study import run as carry_out
+    from klnorm_lib.study.fit_protocol import fit_of
 
     if learning_rate is None:
-        options["learning_rate"] = sources.LEARNING_RATE if method == "frozen" else sources.learning_rate(encoder)
+        steps = fit_of(method).takes_steps
+        options["learning_rate"] = sources.learning_rate(encoder) if steps else sources.LEARNING_RATE
     wanted = Run(**options, method_args=dict(parse_argument(text) for text in method_arg or []))
     record = carry_out(wanted, records=records, progress=True)
     if as_json:

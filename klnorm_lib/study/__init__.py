@@ -2,8 +2,11 @@
 
 from klnorm_lib.study.audio import prepare_audio
 from klnorm_lib.study.errors import NotFiniteError, RecordError, StudyError
+from klnorm_lib.study.fit_protocol import register
+from klnorm_lib.study.fits import FITS
+from klnorm_lib.study.hashing import hash_of_record
 from klnorm_lib.study.record import Record, schema
-from klnorm_lib.study.run import run, run_hash
+from klnorm_lib.study.runner import run, run_hash
 from klnorm_lib.study.spec import Run
 from klnorm_lib.study.store import append, read_records, repair
 
@@ -14,6 +17,7 @@ __all__ = [
     "Run",
     "StudyError",
     "append",
+    "hash_of_record",
     "prepare_audio",
     "read_records",
     "repair",
@@ -21,3 +25,6 @@ __all__ = [
     "run_hash",
     "schema",
 ]
+
+for _fit in FITS:
+    register(_fit)

@@ -4,57 +4,20 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from klnorm_lib.encoders.sources import LEARNING_RATE, learning_rate, portable
+from klnorm_lib.study.fit_protocol import fit_of
+from klnorm_lib.study.plain import FrozenArgs, to_plain
 
 SOURCES = ("auto", "hub", "mirror", "built-in")
 SCHEDULES = ("linear", "constant", "cosine")
 LATER = ("ood", "max_seconds", "test_rows", "audio", "ood_rows")  # fields that came after the first committed records
 ELSEWHERE = ("source", "encoder_source", "device")  # fields that differ from machine to machine
 PRECISIONS = ("fp32", "bf16", "fp16")
-
-
-class FrozenArgs(Mapping):
-    """A read-only, hashable mapping of a method's hyperparameters."""
-
-    def __init__(self, values: Mapping[str, Any] = ()):
-        self._values = {key: _freeze(value) for key, value in sorted(dict(values).items())}
-
-    def __getitem__(self, key: str) -> Any:
-        return self._values[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __hash__(self) -> int:
-        return hash(tuple(self._values.items()))
-
-    def __repr__(self) -> str:
-        return repr(self._values)
-
-
-def _freeze(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return FrozenArgs(value)
-    if isinstance(value, (list, tuple)):
-        return tuple(_freeze(item) for item in value)
-    return value
-
-
-def thaw(value: Any) -> Any:
-    """Plain dicts and lists again, ready for JSON."""
-    if isinstance(value, Mapping):
-        return {key: thaw(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [thaw(item) for item in value]
-    return value
 
 
 @dataclass(frozen=True)
@@ -185,7 +148,7 @@ class Run:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, JSON-ready (those of ``LATER`` where they are not the default); folders by a portable name."""
-        values = {f.name: thaw(getattr(self, f.name)) for f in fields(self)}
+        values = {f.name: to_plain(getattr(self, f.name)) for f in fields(self)}
         values["encoder"] = portable(self.encoder)
         if self.data is not None:
             values["data"] = Path(self.data).name
@@ -202,7 +165,7 @@ class Run:
 def command_of(run: Mapping[str, Any], records: str | None = None) -> str:
     """The ``klnorm run`` command for the ``run`` part of a record."""
     defaults = {f.name: f.default for f in fields(Run)}
-    if run.get("method") != "frozen":  # which takes no steps
+    if fit_of(run["method"]).takes_steps:
         defaults["learning_rate"] = learning_rate(run["encoder"])  # what `klnorm run` takes if none is given
     words = ["klnorm", "run"]
     for name in defaults:  # in the order of the fields; a record's keys are sorted

@@ -96,6 +96,10 @@ class Evaluator(TrainerCallback):
         self._weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
         return True
 
+    def best_scores(self) -> dict[str, float | None]:
+        """The validation scores of the best evaluation."""
+        return next(e["validation"] for e in self.history if e["step"] == self.best["step"])
+
     def restore(self, model) -> None:
         """Put the best weights back into the model."""
         model.load_state_dict(self._weights)

@@ -21,8 +21,7 @@ import yaml
 
 from klnorm_lib import studies
 from klnorm_lib.study.errors import StudyError
-from klnorm_lib.study.frozen import FEATURISERS
-from klnorm_lib.study.frozen import USED as USED_FROZEN
+from klnorm_lib.study.fit_protocol import featurisers, fit_of
 from klnorm_lib.study.record import Record
 from klnorm_lib.study.spec import ELSEWHERE, Run
 
@@ -60,8 +59,8 @@ class Arm:
             (values if name in RUN_FIELDS else args)[name] = value
         if self.encoder is not None:
             values["encoder"] = self.encoder
-        if self.method == "frozen":  # takes no steps, so what steps need is left out
-            values = {name: value for name, value in values.items() if name in USED_FROZEN}
+        used = fit_of(self.method).used_fields  # a study's common fields need not suit every arm
+        values = {name: value for name, value in values.items() if name in used}
         return Run(method=self.method, method_args=args, **values)
 
 
@@ -309,7 +308,7 @@ def _arm(name: str, values: Any, where: str) -> Arm:
     _check_settings(settings, f"{where}.settings")
     encoder = section.get("encoder")
     if encoder is not None and not isinstance(encoder, str):
-        raise StudyError(f"{where}: encoder must be a name ({', '.join(FEATURISERS)} or one of `klnorm encoders`)")
+        raise StudyError(f"{where}: encoder must be a name ({', '.join(featurisers())} or one of `klnorm encoders`)")
     method = section.get("method", "plain")
     trials = _trials(section.get("tune"), f"{where}.tune")
     return Arm(

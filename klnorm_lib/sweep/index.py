@@ -13,8 +13,10 @@ from typing import Any
 
 from klnorm_lib.study import store
 from klnorm_lib.study.errors import StudyError
+from klnorm_lib.study.inputs import hyperparameters
+from klnorm_lib.study.plain import to_plain
 from klnorm_lib.study.record import Record
-from klnorm_lib.study.spec import ELSEWHERE, LATER, Run, thaw
+from klnorm_lib.study.spec import ELSEWHERE, LATER, Run
 
 WHERE = (*ELSEWHERE, "method_args")  # not in the hash as they stand
 OF_THE_MOMENT = ("created", "time", "memory")  # fields of a record that differ from one try to the next
@@ -23,12 +25,10 @@ LABEL = ("name", "arm", "stage")  # of a study: one record for each, though the 
 
 def identity(run: Run) -> str:
     """What tells one run from another before its data and weights are looked at; a default written out is the same."""
-    from klnorm_lib.study.run import method_fields
-
     try:
-        values = method_fields(run)
+        values = hyperparameters(run)
     except (ValueError, StudyError):  # its worker will say what is wrong
-        values = thaw(run.method_args)
+        values = to_plain(run.method_args)
     return _identity(run.to_dict(), values)
 
 

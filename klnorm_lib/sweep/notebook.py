@@ -11,15 +11,16 @@ from typing import Any
 from klnorm_lib import studies
 from klnorm_lib.study import store
 from klnorm_lib.study.errors import StudyError
+from klnorm_lib.study.plain import to_plain
 from klnorm_lib.study.record import Record
-from klnorm_lib.study.spec import Run, thaw
+from klnorm_lib.study.spec import Run
 
 NOTEBOOK = "cell.ipynb"
 
 
 def parameters(run: Run) -> dict[str, Any]:
     """Every field of a run as plain values, folders by their paths: ``Run(**parameters(run)) == run``."""
-    return {f.name: thaw(getattr(run, f.name)) for f in fields(run)}
+    return {f.name: to_plain(getattr(run, f.name)) for f in fields(run)}
 
 
 def in_notebook(run: Run, study: Mapping[str, Any] | None, threads: int, folder: str, hash: str) -> Record:

@@ -87,7 +87,7 @@ def settled(threads: int) -> Iterator[None]:
 
 
 def _one(job: Job, manner: Manner) -> Outcome:
-    from klnorm_lib.study.run import run_hash
+    from klnorm_lib.study.runner import run_hash
 
     try:
         hash = run_hash(job.run)
@@ -114,7 +114,7 @@ def _one(job: Job, manner: Manner) -> Outcome:
 
 def recorded(run: Run, study: Mapping[str, Any] | None) -> Record:
     """The record of a run, of a failed one too; raises what kept it from starting."""
-    from klnorm_lib.study.run import run as carry
+    from klnorm_lib.study.runner import run as carry
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.jsonl"
@@ -128,7 +128,7 @@ def recorded(run: Run, study: Mapping[str, Any] | None) -> Record:
 
 def lost(job: Job, manner: Manner, reason: str) -> Outcome:
     """The failure of a run whose worker died under it each time, recorded if its data can be loaded here."""
-    from klnorm_lib.study.run import failed
+    from klnorm_lib.study.runner import failed
 
     message = f"its process died each time it was tried; out of memory? ({reason})"
     try:

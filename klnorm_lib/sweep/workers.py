@@ -13,8 +13,8 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from klnorm_lib.study import frozen
 from klnorm_lib.study.errors import StudyError
+from klnorm_lib.study.fit_protocol import fit_of
 from klnorm_lib.study.spec import Run
 from klnorm_lib.sweep import engines
 from klnorm_lib.sweep.packing import Packing, visible_cards
@@ -100,21 +100,22 @@ class Crew:
 
 
 def order(run: Run) -> tuple:
-    """Runs that share rows stand together; among frozen ones, those that share an encoder's features."""
+    """Runs that share rows stand together; where a fit shares features, those of one encoder."""
     rows = (run.size or 0, run.split_seed)
-    near = (1, run.encoder, *rows) if run.method == frozen.NAME else (0, *rows, run.encoder)
+    near = (1, run.encoder, *rows) if fit_of(run.method).shares_features else (0, *rows, run.encoder)
     return (run.task or run.data or "", *near)
 
 
 def parcels(jobs: Sequence[Job], width: int) -> list[list[Job]]:
-    """Jobs in the order of ``order``: one that trains goes alone, quick frozen ones of a task and encoder together.
+    """Jobs in the order of ``order``: one that trains goes alone, those that share features together.
 
     A worker makes the features of a test set once for its parcel; ``width=1`` leaves every job alone.
     """
     found = []
     for _, group in groupby(sorted(jobs, key=lambda j: order(j.run)), key=lambda j: order(j.run)[:3]):
         members = list(group)
-        share = min(PARCEL, -(-len(members) // width)) if members[0].run.method == frozen.NAME and width > 1 else 1
+        together = width > 1 and fit_of(members[0].run.method).shares_features
+        share = min(PARCEL, -(-len(members) // width)) if together else 1
         found += [members[i : i + share] for i in range(0, len(members), share)]
     return found
 

@@ -10,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
 from klnorm_lib import cli, encoders, study
-from klnorm_lib.study import features, frozen
+from klnorm_lib.study import features
+from klnorm_lib.study.fits import Frozen
 from tests.study import small
 from tests.study.test_run import numbers
 
@@ -120,7 +121,7 @@ def test_regression_is_ridge(encoder, tmp_path):
 def test_finished_run_is_not_done_again(encoder, reviews, tmp_path, monkeypatch):
     path = tmp_path / "r.jsonl"
     first = study.run(asked(encoder, reviews), path, progress=False)
-    monkeypatch.setattr(frozen, "fit", lambda *a: pytest.fail("fitted again"))
+    monkeypatch.setattr(Frozen, "fit", lambda *a: pytest.fail("fitted again"))
     assert study.run(asked(encoder, reviews, method_args={"grid": list(first.method["fields"]["grid"])}), path)
 
 

@@ -10,7 +10,8 @@ import torch
 from typer.testing import CliRunner
 
 from klnorm_lib import cli, encoders, study
-from klnorm_lib.study import features, setfit
+from klnorm_lib.study import features
+from klnorm_lib.study.fits import setfit
 from klnorm_lib.tasks import audio_cache
 from tests.study import hearing, small
 from tests.study.test_run import numbers

@@ -17,7 +17,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from klnorm_lib import studies
 from klnorm_lib.study import append, read_records
-from klnorm_lib.study.run import failed
+from klnorm_lib.study.runner import failed
 from klnorm_lib.sweep import engines, grid
 from klnorm_lib.sweep.execution import Options, execute, sweep
 from klnorm_lib.sweep.index import lasting

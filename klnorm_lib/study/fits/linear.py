@@ -10,35 +10,36 @@ from typing import Any
 import numpy as np
 
 from klnorm_lib.study import evaluation
+from klnorm_lib.study.fit_protocol import Fit
+from klnorm_lib.study.plain import to_plain, without_later
+from klnorm_lib.study.spec import Run
 
 GRID = (0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
 @dataclass(frozen=True)
-class Readout:
+class LinearFit(Fit):
     """What ``frozen`` and ``setfit`` have in common: ``grid``, the values of C tried on the validation rows.
 
     Raises ``ValueError`` unless ``grid`` is one or more different positive numbers.
     """
 
     grid: tuple[float, ...] = GRID
-    version = 1
-    name = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "grid", checked(self.grid))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The method as plain JSON: its name and every hyperparameter."""
-        return {"name": self.name, **asdict(self)}
-
     @classmethod
-    def build(cls, **given: Any):
-        """One with these hyperparameters; raises ``ValueError`` for one that it does not have."""
-        unknown = sorted(set(given) - {f.name for f in fields(cls)})
+    def build(cls, run: Run) -> LinearFit:
+        """The fit with a run's hyperparameters; raises ``ValueError`` for one that it does not have."""
+        unknown = sorted(set(run.method_args) - {f.name for f in fields(cls)})
         if unknown:
             raise ValueError(f"{cls.name} has no hyperparameter {', '.join(unknown)}; it has grid (values of C)")
-        return cls(**given)
+        return cls(**run.method_args)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """``grid``, as plain JSON."""
+        return without_later(to_plain(asdict(self)), self.later)
 
 
 def checked(grid: Any) -> tuple[float, ...]:
@@ -46,7 +47,7 @@ def checked(grid: Any) -> tuple[float, ...]:
     given = grid if isinstance(grid, (list, tuple)) else (grid,)
     numbers = all(isinstance(c, (int, float)) and not isinstance(c, bool) for c in given)
     if not given or not numbers or not all(0 < c < math.inf for c in given) or len(set(given)) < len(given):
-        raise ValueError(f"grid must hold one or more different positive values of C, got {grid!r}")
+        raise ValueError(f"grid must hold one or more different positive values of C, got {to_plain(grid)!r}")
     return tuple(sorted(map(float, given)))
 
 

@@ -10,15 +10,15 @@ pairs i < j count:
           + \tfrac12 \operatorname*{mean}_{y_i \ne y_j} \cos(e_i, e_j)^2
 
 For scores the pairs are drawn at random and :math:`L = \operatorname{mean}\,(\cos(e_i, e_j) - 1 + |y_i - y_j| / r)^2`,
-r the range of the training scores. At each evaluation the linear model of ``klnorm_lib.study.linear`` is fitted for
-each C; the step and the C that do best on the validation rows are kept.
+r the range of the training scores. At each evaluation the linear model of ``klnorm_lib.study.fits.linear`` is fitted
+for each C; the step and the C that do best on the validation rows are kept.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -27,37 +27,93 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from klnorm_lib.sites.positions import real_positions
-from klnorm_lib.study import evaluation, features, linear, training
+from klnorm_lib.study import evaluation, features, machine, training
 from klnorm_lib.study.errors import StudyError
+from klnorm_lib.study.fits import linear
+from klnorm_lib.study.fits.loading import model_and_rows
+from klnorm_lib.study.inputs import Inputs
+from klnorm_lib.study.progress import Reporter
 from klnorm_lib.study.record import Record
 from klnorm_lib.study.spec import Run
 
-NAME = "setfit"
-DESCRIPTION = "SetFit-style: the encoder fine-tuned on pairs of rows, and a logistic regression on its features."
-
 
 @dataclass(frozen=True)
-class SetFit(linear.Readout):
+class SetFit(linear.LinearFit):
     """Contrastive fine-tuning, then a linear model; ``grid`` holds the values of C tried on the validation rows.
 
     Raises ``ValueError`` unless ``grid`` is one or more different positive numbers.
     """
 
-    name = NAME
+    name = "setfit"
+    description = "SetFit-style: the encoder fine-tuned on pairs of rows, and a logistic regression on its features."
+    used_fields = frozenset(f.name for f in fields(Run))
 
+    @classmethod
+    def build(cls, run: Run) -> SetFit:
+        """As any linear fit; raises ``ValueError`` as well for a run whose batches do not hold two pairs."""
+        rows = run.batch_size // run.gradient_accumulation
+        if rows < 4 or rows % 2:
+            raise ValueError(
+                f"method 'setfit' compares the rows of a batch in pairs; batch_size={run.batch_size} with "
+                f"gradient_accumulation={run.gradient_accumulation} makes batches of {rows}: take an even number from "
+                "4 up"
+            )
+        return super().build(run)
 
-def build(run: Run, **given) -> SetFit:
-    """``SetFit`` with these hyperparameters.
+    def fit(self, inputs: Inputs, record: Record, reporter: Reporter) -> dict[str, np.ndarray]:
+        """Fine-tune the encoder on pairs of rows, choose step and C on validation, and predict the other splits.
 
-    Raises ``ValueError`` for one that it does not have, and for a run whose batches do not hold two pairs.
-    """
-    rows = run.batch_size // run.gradient_accumulation
-    if rows < 4 or rows % 2:
-        raise ValueError(
-            f"method 'setfit' compares the rows of a batch in pairs; batch_size={run.batch_size} with "
-            f"gradient_accumulation={run.gradient_accumulation} makes batches of {rows}: take an even number from 4 up"
-        )
-    return SetFit.build(**given)
+        Returns log-probabilities, as logits would be, or scores.
+        """
+        import sklearn
+        from transformers import DataCollatorWithPadding
+
+        record.versions["scikit-learn"] = sklearn.__version__
+        run, task, regression = inputs.run, inputs.task, inputs.regression
+        model, processor, rows = model_and_rows(inputs, record, reporter)
+        labels = {name: np.asarray(split["label"]) for name, split in rows.items()}
+        embedder = Embedder(model.base_model, _span(labels["train"]) if regression else None)
+        pad = DataCollatorWithPadding(processor)
+        chosen: dict[int, tuple[float, Any]] = {}
+
+        def embedded(model, names: Sequence[str], step: int) -> dict[str, np.ndarray]:
+            return features.standardised({name: evaluation.predict(model, rows[name], pad, step) for name in names})
+
+        def validate(model, step: int) -> dict[str, float | None]:
+            parts = embedded(model, ("train", "validation"), step)
+            # the first of equals
+            best = max(linear.tried(self.grid, task, parts, labels), key=lambda tried: tried[-1])
+            chosen[step] = best[0], best[1]
+            return best[2]["validation"]
+
+        with machine.deterministic(inputs.device):
+            watch = training.LossWatch(None)
+            evaluator = training.Evaluator(run, task.metrics[0], validate, watch, reporter)
+            handle = embedder.register_forward_hook(watch)
+            reporter.start(run.steps)
+            begun = time.perf_counter()
+            try:
+                pairs = Pairs(rows["train"], regression, run.seed)
+                training.train(
+                    run, embedder, processor, pairs, evaluator, [], inputs.device,
+                    collator=lambda items: pad([row for item in items for row in item]), each=2,
+                )  # fmt: skip
+            finally:
+                handle.remove()
+                record.evaluations = [{**e, "C": chosen[e["step"]][0]} for e in evaluator.history]
+            record.time["train_seconds"] = round(time.perf_counter() - begun, 3)
+            reporter.stop()
+
+            evaluator.restore(embedder)
+            step = evaluator.best["step"]
+            c, fitted = chosen[step]
+            record.selected, record.validation = {**evaluator.best, "C": c}, evaluator.best_scores()
+            added = linear.size(fitted)
+            count = sum(p.numel() for p in embedder.parameters())
+            record.parameters = {"total": count + added, "trainable": count + added, "added": added}
+            record.method["added_parameters"] = added
+            parts = embedded(embedder, [name for name in rows if name != "validation"], step)
+        return {name: linear.logits(fitted, part, task.num_labels) for name, part in parts.items()}
 
 
 class Pairs(torch.utils.data.Dataset):
@@ -125,64 +181,6 @@ def contrast(embeddings: Tensor, labels: Tensor, span: float | None = None) -> T
         same = labels[first] == labels[second]
         parts = [(1 - cosine[same]).square(), cosine[~same].square()]
         return torch.stack([part.mean() for part in parts if len(part)]).mean()
-
-
-def fit(
-    record: Record, run: Run, task, model, processor, rows, method: SetFit, device: str, reporter
-) -> dict[str, np.ndarray]:
-    """Fine-tune the encoder of ``model`` on pairs of ``rows``, choose step and C, and predict every split.
-
-    Returns log-probabilities (or scores) for all splits but validation, as logits would be; fills what was tried, what
-    was selected, the numbers of parameters and the time of training into ``record``.
-    """
-    import sklearn
-    from transformers import DataCollatorWithPadding
-
-    record.versions["scikit-learn"] = sklearn.__version__
-    regression = task.label_names is None
-    labels = {name: np.asarray(split["label"]) for name, split in rows.items()}
-    span = _span(labels["train"]) if regression else None
-    embedder = Embedder(model.base_model, span)
-    pad = DataCollatorWithPadding(processor)
-    chosen: dict[int, tuple[float, Any]] = {}
-
-    def embedded(model, names: Sequence[str], step: int) -> dict[str, np.ndarray]:
-        return features.standardised({name: evaluation.predict(model, rows[name], pad, step) for name in names})
-
-    def validate(model, step: int) -> dict[str, float | None]:
-        parts = embedded(model, ("train", "validation"), step)
-        best = max(linear.tried(method.grid, task, parts, labels), key=lambda tried: tried[-1])  # the first of equals
-        chosen[step] = best[0], best[1]
-        return best[2]["validation"]
-
-    watch = training.LossWatch(None)
-    evaluator = training.Evaluator(run, task.metrics[0], validate, watch, reporter)
-    handle = embedder.register_forward_hook(watch)
-    reporter.start(run.steps)
-    begun = time.perf_counter()
-    try:
-        pairs = Pairs(rows["train"], regression, run.seed)
-        training.train(
-            run, embedder, processor, pairs, evaluator, [], device,
-            collator=lambda items: pad([row for item in items for row in item]), each=2,
-        )  # fmt: skip
-    finally:
-        handle.remove()
-        record.evaluations = [{**e, "C": chosen[e["step"]][0]} for e in evaluator.history]
-    record.time["train_seconds"] = round(time.perf_counter() - begun, 3)
-    reporter.stop()
-
-    evaluator.restore(embedder)
-    step = evaluator.best["step"]
-    c, fitted = chosen[step]
-    record.selected = {**evaluator.best, "C": c}
-    record.validation = next(e for e in record.evaluations if e["step"] == step)["validation"]
-    added = linear.size(fitted)
-    count = sum(p.numel() for p in embedder.parameters())
-    record.parameters = {"total": count + added, "trainable": count + added, "added": added}
-    record.method["added_parameters"] = added
-    parts = embedded(embedder, [name for name in rows if name != "validation"], step)
-    return {name: linear.logits(fitted, part, task.num_labels) for name, part in parts.items()}
 
 
 def _span(scores: np.ndarray) -> float:

@@ -1,0 +1,98 @@
+"""What a run needs before any training, loaded: its rows, where its weights are, its way to fit, its device."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, fields
+from typing import Any
+
+from klnorm_lib.encoders.sources import EncoderSource
+from klnorm_lib.study import cache, machine
+from klnorm_lib.study.fit_protocol import Fit, featurisers, fit_of, named_fits
+from klnorm_lib.study.spec import Run
+
+
+@dataclass
+class Inputs:
+    """All that the hash of a run is made of, and the rows themselves; ``weights`` is a checksum or a hub commit."""
+
+    run: Run
+    task: Any
+    data: Any
+    provenance: dict[str, Any]
+    encoder: EncoderSource
+    fit: Fit
+    device: str
+
+    @property
+    def weights(self) -> str | None:
+        """What tells the encoder's weights from others: their checksum, or their commit on the hub."""
+        return self.encoder.sha256 or self.encoder.revision
+
+    @property
+    def regression(self) -> bool:
+        """Whether the labels are scores."""
+        return self.task.label_names is None
+
+
+def load(run: Run) -> Inputs:
+    """The inputs of a run; raises ``ValueError`` or ``FileNotFoundError`` for what is unknown or does not fit."""
+    from klnorm_lib import tasks
+
+    device = machine.pick_device(run.device)
+    fit = build_fit(run)
+    if run.data is not None:
+        data, task, provenance = tasks.from_file(
+            run.data, run.text, run.text_pair, run.label, run.audio, size=run.size, split_seed=run.split_seed
+        )
+    else:
+        task = tasks.spec(run.task)
+        wanted = (run.task, run.size, run.split_seed, run.source)
+        data, provenance = cache.once(wanted, lambda: tasks.load_with_provenance(*wanted))
+        provenance = copy.deepcopy(provenance)
+    if not run.ood:
+        data, provenance = _without_ood(data, provenance)
+    for name, split in data.items():
+        most = run.test_rows if name == "test" else run.ood_rows if name.startswith("ood/") else None
+        if most is not None:
+            data = type(data)({**data, name: _fewer_rows(split, most, task.label_names is None)})
+    return Inputs(run, task, data, provenance, fit.encoder(run, task), fit, device)
+
+
+def build_fit(run: Run) -> Fit:
+    """The way to fit of a run, with its hyperparameters.
+
+    Raises ``ValueError`` for an unknown method or hyperparameter, for a field that the fit does not read, and for a
+    featuriser that the fit cannot take in place of an encoder.
+    """
+    fit = fit_of(run.method)
+    unused = [f.name for f in fields(Run) if f.name not in fit.used_fields and getattr(run, f.name) != f.default]
+    if unused:
+        names, why = ", ".join(unused), "does not read them" if fit.takes_steps else "takes no gradient steps"
+        raise ValueError(f"method {run.method!r} {why}, so {names} would have no effect; leave out {names}")
+    if run.encoder in featurisers() and run.encoder not in fit.featurisers:
+        others = " or ".join(repr(other.name) for other in named_fits() if run.encoder in other.featurisers)
+        raise ValueError(
+            f"{run.encoder} has no weights to fine-tune: use it with method {others}, or method {run.method!r} with "
+            "one of `klnorm encoders`"
+        )
+    return fit.build(run)
+
+
+def hyperparameters(run: Run) -> dict[str, Any]:
+    """The hyperparameters of a run's method, defaults written out; raises ``ValueError`` for one it does not have."""
+    return build_fit(run).hyperparameters()
+
+
+def _without_ood(data, provenance: dict[str, Any]):
+    """The splits that are not out of domain, and the same of what says where they came from."""
+    kept = {name: split for name, split in data.items() if not name.startswith("ood/")}
+    sums = {name: checksum for name, checksum in provenance["checksums"].items() if name in kept}
+    return type(data)(kept), {**provenance, "checksums": sums, **{k: {} for k in ("ood", "ood_missing")}}
+
+
+def _fewer_rows(split, count: int, regression: bool):
+    """A stratified sample of test rows, drawn by the seed of the out-of-domain samples: the same in every run."""
+    from klnorm_lib.tasks import loading, subsets
+
+    return split.select(subsets.sample(split["label"], count, loading.OOD_SEED, regression))

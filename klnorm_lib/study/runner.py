@@ -1,0 +1,124 @@
+"""One run, from its name to its record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from klnorm_lib.encoders.sources import portable
+from klnorm_lib.study import audio, machine, store
+from klnorm_lib.study.errors import NotFiniteError
+from klnorm_lib.study.hashing import hash_of
+from klnorm_lib.study.inputs import Inputs, load
+from klnorm_lib.study.measuring import measure
+from klnorm_lib.study.progress import Reporter, show
+from klnorm_lib.study.quiet import quiet
+from klnorm_lib.study.record import Record
+from klnorm_lib.study.spec import Run
+
+ELSEWHERE_IN_THE_RECORD = ("task", "size", "split_seed", "rows")  # of what a task says of its origin
+
+
+def run(
+    run: Run, records: str | Path | None = None, progress: bool = True, study: Mapping[str, Any] | None = None
+) -> Record:
+    """Carry out a run, or return its record if ``records`` already holds it finished.
+
+    Data, encoder and method are loaded, the fit that the method asks for (see ``klnorm_lib.study.fits``) trains and
+    chooses by the validation rows, and the test and out-of-domain rows are predicted once with what was chosen: for
+    fine-tuning, the stock ``Trainer`` trains and the best weights are restored. The record is appended to the
+    JSON-lines file ``records`` (``None``: kept in memory only). ``study`` says what grid the run belongs to; it is
+    kept in the record and decides nothing. The same run on the same machine with the same number of threads gives the
+    same numbers.
+
+    Raises ``ValueError`` or ``FileNotFoundError`` for an unknown task, encoder or method before anything is trained,
+    and ``NotFiniteError`` if the loss becomes NaN or infinite; a failure during training is recorded before it is
+    raised, and does not keep the run from being tried again.
+    """
+    reporter = Reporter(progress)
+    started = time.perf_counter()
+    inputs = load(run)
+    record = _blank_record(inputs, study)
+    stored = store.finished(records, record.hash)
+    if stored is not None:
+        reporter.say(
+            f"[green]already done[/]: {records} holds this run ({stored.hash[:12]}, {stored.created[:19]} UTC)"
+        )
+        return stored
+    if inputs.encoder.source != "featuriser":
+        audio.check_fit(inputs.task, run.encoder, inputs.encoder)
+    reporter.say(_headline(inputs, record))
+    try:
+        with quiet():
+            logits = inputs.fit.fit(inputs, record, reporter)
+        measure(record, inputs.task, logits, {name: split["label"] for name, split in inputs.data.items()})
+        record.memory = machine.peak_memory(inputs.device)
+        record.time["total_seconds"] = round(time.perf_counter() - started, 3)
+        reporter.say(_outcome(record))
+    except Exception as error:
+        record.status = "failed"
+        step = error.step if isinstance(error, NotFiniteError) else None
+        record.error = {"type": type(error).__name__, "message": str(error)[:2000], "step": step}
+        record.time["total_seconds"] = round(time.perf_counter() - started, 3)
+        if records is not None:
+            store.append(records, record)
+        raise
+    finally:
+        reporter.stop()
+    if records is not None:
+        store.append(records, record)
+    return record
+
+
+def run_hash(run: Run) -> str:
+    """The hash by which a finished run is found again; loads the data and looks at the weights for it."""
+    return _blank_record(load(run)).hash
+
+
+def failed(run: Run, kind: str, message: str, study: Mapping[str, Any] | None = None) -> Record:
+    """The record of a run that ended without one, its process having died; loads the data for its hash."""
+    record = _blank_record(load(run), study)
+    record.status, record.error = "failed", {"type": kind, "message": message[:2000], "step": None}
+    return record
+
+
+def _blank_record(inputs: Inputs, study: Mapping[str, Any] | None = None) -> Record:
+    run, task, fit = inputs.run, inputs.task, inputs.fit
+    values = run.to_dict()
+    method = {"name": run.method, "version": fit.version, "fields": fit.hyperparameters()}
+    provenance = {key: value for key, value in inputs.provenance.items() if key not in ELSEWHERE_IN_THE_RECORD}
+    hardware = {**machine.hardware(), "device": inputs.device}
+    return Record(
+        hash=hash_of(values, method, provenance["checksums"], inputs.weights, hardware["device"], hardware["threads"]),
+        status="finished",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        run=values,
+        task={"name": task.name, "kind": task.kind, "primary_metric": task.metrics[0], **provenance},
+        encoder={**inputs.encoder.provenance(), "name": portable(run.encoder)},
+        method={**method, "changed": [], "added_parameters": None},
+        versions=machine.versions(),
+        hardware=hardware,
+        rows={name: len(split) for name, split in inputs.data.items()},
+        study=None if study is None else dict(study),
+    )
+
+
+def _headline(inputs: Inputs, record: Record) -> str:
+    rows = record.rows
+    return (
+        f"[bold]{record.task['name']}[/] ({inputs.provenance['source']}: {rows['train']} train, "
+        f"{rows['validation']} validation, {rows['test']} test)  ·  [bold]{record.encoder['name']}[/] "
+        f"({inputs.encoder.source})  ·  [bold]{inputs.run.method}[/]  ·  seed {inputs.run.seed}"
+    )
+
+
+def _outcome(record: Record) -> str:
+    primary, selected = record.task["primary_metric"], record.selected
+    chosen = f"C = {selected['C']:g}" if "C" in selected else f"the weights of step {selected['step']}"
+    return (
+        f"[green]done[/] in {record.time['total_seconds']:.1f} s: test {primary} {show(record.test[primary])} "
+        f"with {chosen}"
+    )
