@@ -20,7 +20,7 @@ from klnorm_lib.study import machine
 TARGET = studies.path("cost.json")
 ARMS = {
     "plain": None,
-    "sham": None,  # the same again: its true ratio is 1
+    "sham": None,  # the A/A control: plain again, so its true ratio is 1
     "layernorm": NormHead("layer"),
     "klnorm_a": KLNorm(form="A"),
     "klnorm_b": KLNorm(form="B"),
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=TARGET)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    asked = {"klnorm-tiny": {**MODELS["klnorm-tiny"], "rounds": 6}} if given.quick else MODELS
+    models = {"klnorm-tiny": {**MODELS["klnorm-tiny"], "rounds": 6}} if given.quick else MODELS
     made = {
         "schema_version": 1,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -132,7 +132,7 @@ def main() -> None:
         "hardware": {**machine.hardware(), "device": "cpu"},
         "models": [
             measure(name, how["rows"], how["tokens"], min(how["rounds"], given.rounds), how["arms"])
-            for name, how in asked.items()
+            for name, how in models.items()
         ],
     }
     report.check(made)

@@ -74,20 +74,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--out", type=Path, default=TARGET)
-    asked = parser.parse_args()
+    given = parser.parse_args()
     rows = []
     for engine in ENGINES:
-        for jobs in asked.jobs:
+        for jobs in given.jobs:
             rows.append(measure(engine, jobs))
             print(json.dumps(rows[-1]), flush=True)
-    told = {
+    found = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "study": STUDY,
         "versions": machine.versions(),
         "hardware": {k: v for k, v in machine.hardware().items() if k != "threads"},
         "rows": rows,
     }
-    asked.out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Time, memory and exactness of the Fisher information against a backward pass; writes studies/fisher_cost.json.
 
-Arms: an ordinary forward and backward pass over the batch (twice: ``sham`` is the same again, its true ratio is 1); the
-same with logits at the labelled tokens only, as the hooks take them; ``hooks`` from the beginning, the comparison with
-the loop on two sequences included, and ``hooks_steady``, a further batch; torch.func; the loop; and, where they are
-installed and can do it, Opacus and nngeometry.
+Arms: an ordinary forward and backward pass over the batch (``sham``, the A/A control, is the same again: its true
+ratio is 1); the same with logits at the labelled tokens only, as the hooks take them; ``hooks`` from the beginning,
+the comparison with the loop on two sequences included, and ``hooks_steady``, a further batch; torch.func; the loop;
+and, where they are installed and can do it, Opacus and nngeometry.
 """
 
 from __future__ import annotations
@@ -164,8 +164,8 @@ def show(entry: dict) -> None:
         middle, low, high = cost.ratio(arm["cpu_seconds"], plain["cpu_seconds"])
         memory = arm["peak_bytes"] / (4 * entry["parameters"])
         said = arm["exactness"]
-        told = f"{said['exact']} of {said['tensors']} exact, worst {said['worst']:.1e} {said['where']}" if said else ""
-        print(f"{entry['model']:12} {way:18} {middle:6.2f} [{low:.2f}, {high:.2f}] {memory:6.1f} x parameters  {told}")
+        note = f"{said['exact']} of {said['tensors']} exact, worst {said['worst']:.1e} {said['where']}" if said else ""
+        print(f"{entry['model']:12} {way:18} {middle:6.2f} [{low:.2f}, {high:.2f}] {memory:6.1f} x parameters  {note}")
     for peer, why in entry["missing"].items():
         print(f"{entry['model']:12} {peer:18} {why}")
 

@@ -56,7 +56,7 @@ def covered_loss(model, batch):
 
 def language_model(how: dict) -> dict:
     """The pretrained model, its batches of held-out text and its Fisher information on a corpus of pretraining."""
-    model, tokenizer, told = load_language_model(ENCODER)
+    model, tokenizer, origin = load_language_model(ENCODER)
     learning, held_out = corpus(LEARNING), corpus(HELD_OUT)
 
     def batches(place, number, size):
@@ -74,7 +74,7 @@ def language_model(how: dict) -> dict:
         "batches": batches(held_out, how["rows"], how["rows"]),
         "loss": covered_loss,
         "fishers": {"pretraining": (fisher, {**seen, **mask})},
-        "told": {"encoder": told["encoder"], "loss": "masked tokens", "on": {**text, **mask}},
+        "facts": {"encoder": origin["encoder"], "loss": "masked tokens", "on": {**text, **mask}},
     }
 
 
@@ -125,7 +125,7 @@ def classifier(how: dict, pretraining: dict) -> dict:
             "pretraining": (kept, seen),
             "task": (own, {"text": TASK, "sequences": sum(len(b["labels"]) for b in one)}),
         },
-        "told": {
+        "facts": {
             "encoder": model.klnorm_source.provenance(),
             "loss": "cross-entropy of the label, training rows",
             "on": {**on, "rows": how["task_rows"]},
@@ -147,8 +147,8 @@ def measure(what: dict, how: dict, cache: Path, surfaces: bool) -> dict:
 
     def add(fisher, scheme, name, draw, along):
         losses = landscape.section(model, batches, along, axis, **ask).losses
-        told = {"fisher": fisher, "scheme": scheme, "set": name, "draw": draw}
-        profiles.append({**told, "norm": round(landscape.norm(along), 4), "losses": _short(losses)})
+        labels = {"fisher": fisher, "scheme": scheme, "set": name, "draw": draw}
+        profiles.append({**labels, "norm": round(landscape.norm(along), 4), "losses": _short(losses)})
 
     for draw in range(how["draws"]):
         add("none", "all", "all", draw, landscape.direction(model, draw, every))
@@ -178,8 +178,8 @@ def measure(what: dict, how: dict, cache: Path, surfaces: bool) -> dict:
             print(f"{what['name']}: surface {scheme}, {name}; {time.process_time():.0f} s", flush=True)
     return {
         "name": what["name"],
-        **what["told"],
-        "fishers": {name: told for name, (_, told) in what["fishers"].items()},
+        **what["facts"],
+        "fishers": {name: about for name, (_, about) in what["fishers"].items()},
         "parameters": sum(p.numel() for p in model.parameters()),
         "counts": sizes,
         "length": round(length, 4),
