@@ -11,7 +11,11 @@ from importlib import metadata
 from pathlib import Path
 
 import nbformat
+import typer.cli
+import typer.main
 from tasks_page import tasks_page
+
+from klnorm_lib.cli import app
 
 # From the maths up to the command line, as in the contract of pyproject.toml.
 LAYERS = (
@@ -21,6 +25,7 @@ LAYERS = (
 MADE = ("status", "results", "could_not_reproduce", "encoders", "tasks")
 GENERATED = (*MADE, "library/index", *(f"library/{layer}" for layer in LAYERS))
 PACKAGES = ("torch", "transformers", "datasets", "numpy", "scipy", "matplotlib", "papermill", "jupyter-book")
+COMMANDS = (app.registered_callback.callback, *(command.callback for command in app.registered_commands))
 MACHINE = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
@@ -65,7 +70,10 @@ def public_modules() -> list[str]:
 
 
 def public_names(module: str) -> dict[str, object]:
-    """The public functions and classes that ``module`` defines, and, for a package, those it lists in ``__all__``."""
+    """The public functions and classes that ``module`` defines, and, for a package, those it lists in ``__all__``.
+
+    The commands of ``klnorm`` are not among them: the reference shows them as a user types them.
+    """
     loaded = importlib.import_module(module)
     listed = {name: getattr(loaded, name) for name in getattr(loaded, "__all__", ())}
     return {
@@ -74,6 +82,7 @@ def public_names(module: str) -> dict[str, object]:
         if not name.startswith("_")
         and (inspect.isclass(value) or inspect.isfunction(value))
         and (name in listed or value.__module__ == module)
+        and value not in COMMANDS
     }
 
 
@@ -83,13 +92,20 @@ def described() -> dict[str, dict[str, str]]:
     seen: set[int] = set()
     for module in public_modules():
         entries[module] = {}
-        if module in ("klnorm_lib", "klnorm_lib.cli"):
-            continue  # the top only passes names on; the commands document themselves
+        if module == "klnorm_lib":
+            continue  # the top only passes names on
         for name, value in public_names(module).items():
             if id(value) not in seen:
                 seen.add(id(value))
                 entries[module][name] = "autoclass" if inspect.isclass(value) else "autofunction"
     return entries
+
+
+def commands() -> str:
+    """Usage, arguments and options of every command, from the application itself."""
+    group = typer.main.get_command(app)
+    context = typer.Context(group, info_name="klnorm")
+    return typer.cli.get_docs_for_click(obj=group, ctx=context, name="klnorm", indent=1)
 
 
 def library() -> dict[str, str]:
@@ -109,6 +125,8 @@ def library() -> dict[str, str]:
         if len(parts) > 1:
             heading = "#" if len(parts) == 2 else "##"
             section = f"{heading} `{module}`\n\n```{{eval-rst}}\n" + "\n".join(lines) + "\n```\n"
+            if module == "klnorm_lib.cli":
+                section += f"\n{commands()}"
             page = f"library/{parts[1]}"
             pages[page] = f"{pages[page]}\n{section}" if page in pages else section
     return pages

@@ -10,8 +10,9 @@ import pages
 import pytest
 import yaml
 from pybtex.database import parse_file
+from typer.main import get_command
 
-from klnorm_lib import methods
+from klnorm_lib import cli, methods
 from tests.book import NOTEBOOKS, PROSE, ROOT
 
 TOC = list(check.toc_files(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))))
@@ -76,13 +77,20 @@ def test_every_public_name_is_documented(module):
 
 
 def test_library_reference_describes_every_public_object_once():
-    described = [(m, n) for m, names in pages.described().items() for n in names]
-    objects = [getattr(importlib.import_module(module), name) for module, name in described]
+    described = [(m, n, auto) for m, names in pages.described().items() for n, auto in names.items()]
+    objects = [getattr(importlib.import_module(module), name) for module, name, _ in described]
     assert len(set(map(id, objects))) == len(objects)
-    public = {f"{m}.{n}": v for m in MODULES if m != "klnorm_lib.cli" for n, v in pages.public_names(m).items()}
+    public = {f"{m}.{n}": v for m in MODULES for n, v in pages.public_names(m).items()}
     assert not [name for name, value in public.items() if not any(value is o for o in objects)]
     written = "\n".join(pages.library().values())
-    assert not [f"{m}.{n}" for m, n in described if f":: {m}.{n}\n" not in written]
+    assert not [f"{m}.{n}" for m, n, auto in described if written.count(f".. {auto}:: {m}.{n}\n") != 1]
+
+
+def test_library_reference_describes_every_command_and_its_options():
+    written = re.split(r"^### ", pages.library()["library/cli"], flags=re.MULTILINE)
+    for name, command in get_command(cli.app).commands.items():
+        (section,) = (part for part in written if part.startswith(f"`klnorm {name}`\n"))
+        assert not [o for p in command.params for o in p.opts if o.startswith("--") and f"`{o}" not in section]
 
 
 def test_names_exported_at_the_top_exist_and_are_in_the_reference():
