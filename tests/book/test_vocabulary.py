@@ -59,7 +59,7 @@ def test_every_part_of_a_notebook_is_read():
         new_code_cell("price = {'reliance': 1}['reliance']"),
     ]
     found = list(vocabulary.of_notebook(new_notebook(cells=cells)))
-    for part in ("cell 0: line 1: “reliance”", "“{} points”", "“draw by draw”", "cell 2: line 1: “sham”"):
+    for part in ("cell 0: line 1: “reliance”", "{} points”", "“draw by draw”", "cell 2: line 1: “sham”"):
         assert [problem for problem in found if part in problem], part
     assert not [problem for problem in found if "cell 3" in problem]  # names are no prose
 
