@@ -1,4 +1,4 @@
-r"""A pull of the encoder's parameters to the values that they had before training: what L2-SP and EWC share.
+r"""A penalty on the encoder's distance from the parameters that it had before training: what L2-SP and EWC share.
 
 .. math:: \tfrac12 \sum_j w_j\,(\theta_j - \theta_{0,j})^2 + \tfrac{\beta}{2}\,\|\theta_{\text{head}}\|^2
 """
@@ -18,7 +18,7 @@ from klnorm_lib.methods.schedule import Schedule
 from klnorm_lib.sites.walk import encoder_of, join, places
 
 _LOST = (
-    "this model was loaded with its trained weights, and the pretrained ones that {name} pulls to are not saved with "
+    "this model was loaded with its trained weights, and the pretrained ones that {name} needs are not saved with "
     "it. It predicts as it is. To train on: build the pretrained model, apply the method to it, and then "
     "model.load_state_dict(loaded.state_dict())"
 )
@@ -70,7 +70,7 @@ def head_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 class Anchor(PenaltyLayer):
-    """Adds the pull to the loss of every training forward; the values pulled to are buffers that are not saved.
+    """Adds the penalty to the loss of every training forward; the start is kept in buffers that are not saved.
 
     ``start``: of the parameters' own dtype, so memory for weights grows by as much as the encoder's; ``weights``, one
     tensor of the same shape each, by as much again. None of it is in ``state_dict``. Arithmetic in at least float32,
@@ -97,7 +97,7 @@ class Anchor(PenaltyLayer):
                 self.register_buffer(f"weight_{index}", weight, persistent=False)
 
     def enter(self, samples: int, grad_expected: bool, positions: Callable[[int], Tensor | None]) -> None:
-        """Open the layer for one forward of the model; in training the pull joins its penalties at once."""
+        """Open the layer for one forward of the model; in training the penalty is added at once."""
         super().enter(samples, grad_expected, positions)
         if not self.training:
             return
@@ -126,7 +126,7 @@ class Anchor(PenaltyLayer):
             raise RuntimeError(_LOST.format(name=self.name))
         if not any(parameter.requires_grad for parameter in self._pulled):
             raise RuntimeError(
-                f"all parameters that {self.name} pulls were frozen after it was applied, so it would do nothing; "
+                f"all parameters that {self.name} penalises were frozen after it was applied, so it would do nothing; "
                 "leave the method out, or train the encoder"
             )
 

@@ -55,7 +55,7 @@ class Method:
       gradients.
     * ``batch_invariant``: the loss of a batch, penalty included, is the mean over its examples. The gradient of a batch
       is the mean of the gradients of its parts of equal size, padded alike.
-    * ``mean_preserving``: the method draws in training, and the mean over draws of what a layer that draws gives out
+    * ``mean_preserving``: the method draws in training, and the expectation of what a layer that draws gives out
       for a given input is what the layer gives out in evaluation mode.
     * ``mergeable``: after training, a model of the same class to which nothing was applied has the same logits in
       evaluation mode once it has loaded the changed model's ``state_dict``: it lacks no key, and keys of layers that

@@ -1,4 +1,4 @@
-r"""EWC: a pull to the pretrained weights, the stronger the more pretraining holds on to a weight.
+r"""EWC: a penalty on the distance from the pretrained weights, larger for weights that pretraining depends on.
 
 Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks" (arXiv 1612.00796), with the
 pretraining as the first task. With F the diagonal Fisher information of the pretraining loss at :math:`\theta_0`,
@@ -6,8 +6,8 @@ pretraining as the first task. With F the diagonal Fisher information of the pre
 .. math:: \frac{\lambda}{2}\sum_j \bar F_j\,(\theta_j - \theta_{0,j})^2, \qquad
    \bar F_j = \frac{F_j}{\tfrac1n\sum_{k=1}^n F_k}.
 
-The paper weighs with F as it is. Divided by its mean over the n parameters that are pulled, a constant F is L2-SP of
-:math:`\alpha = \lambda`, so that both have one scale and differ in nothing but where the pull is spent.
+The paper weighs with F as it is. Divided by its mean over the n penalised parameters, a constant F is L2-SP of
+:math:`\alpha = \lambda`, so that both have one scale and differ in nothing but how the penalty is distributed.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class EWC(Method):
     """Add strength/2 times the Fisher-weighted squared distance of the encoder from its weights at ``apply``.
 
     ``strength``: lambda, on the scale of ``L2SP(alpha)``. ``fisher``: name of an encoder whose full Fisher tensors ship
-    with the library, or a safetensors file of ``klnorm fisher``; None: those of the model's own encoder. Pulled are the
-    parameters that ``L2SP`` pulls: the trainable ones of the encoder, its pooler left out, which the loss of a language
-    model does not depend on. Head and pooler are not penalised. What else the Fisher names is not used.
+    with the library, or a safetensors file of ``klnorm fisher``; None: those of the model's own encoder. Penalised are
+    the parameters that ``L2SP`` penalises: the trainable ones of the encoder, its pooler left out, which the loss of a
+    language model does not depend on. Head and pooler are not penalised. What else the Fisher names is not used.
 
     The start (in the parameters' dtype) and the normalised Fisher (in float32) are kept as buffers, twice the memory of
     the encoder's weights, and are not saved: a model that ``load`` gives predicts, and raises ``RuntimeError`` in
-    training, telling how to go on.
+    training, saying how to go on.
 
     Raises ``ValueError`` for a strength that is negative or not finite, ``TypeError`` for one that is not a number, or
     a fisher that is no name or path. Applying it raises ``FileNotFoundError`` when there is no such Fisher, and
@@ -79,7 +79,7 @@ class EWC(Method):
         return dataclasses.replace(self, fisher=name)
 
     def attach(self, model: nn.Module) -> list[str]:
-        """Remember the encoder's weights and pull towards them in training, by the Fisher information of each."""
+        """Keep the encoder's weights and penalise, in training, each one's distance by its Fisher information."""
         from klnorm_lib.probes.fisher.table import load_fisher
 
         found = pretrained_parameters(model, "frozen weights are the pretrained ones already, leave EWC out")
@@ -112,7 +112,7 @@ def normalised(
     if lacking:
         raise ValueError(
             f"{source} has no Fisher information of {', '.join(lacking[:4])}{' ...' if len(lacking) > 4 else ''}; was "
-            "it made from another encoder? Freeze what is not to be pulled (requires_grad_(False)) before apply()"
+            "it made from another encoder? Freeze what is not to be penalised (requires_grad_(False)) before apply()"
         )
     for each, tensor in zip(found, tensors, strict=True):
         if tensor.shape != each.parameter.shape:

@@ -1,4 +1,4 @@
-r"""Guided dropout: the more the pretraining task holds on to the weights in front of a dropout, the lower its rate.
+r"""Guided dropout: the more important the weights upstream of a dropout are for pretraining, the lower its rate.
 
 Sharma, Muralidhar, Xu, Yousuf and Ramakrishnan 2024, "Information Guided Regularization for Fine-tuning Language
 Models" (arXiv 2406.14005). The diagonal Fisher information of the *pretraining* loss scores every dropout site of the
@@ -6,8 +6,8 @@ encoder; the sites are ranked, and their rates are linear in the rank r of m sit
 
 .. math:: p = p_l + (p_u - p_l)\left(1 - \frac{r}{m-1}\right)
 
-What runs is plain dropout with one rate a site. With the defaults the mean rate is .05, half of what a BERT comes with;
-the other rules are the controls without which a comparison would confound the two.
+What runs is plain dropout with one rate a site. With the defaults the mean rate is 0.05, half of that of BERT; the
+other rules are the controls without which a comparison would confound the two.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ TASK = "task"
 
 @dataclass(frozen=True)
 class GuidedDropout(Method):
-    """Set every dropout rate of the encoder by the Fisher information of the weights in front of it.
+    """Set every dropout rate of the encoder by the Fisher information of the weights upstream of it.
 
     ``rates``: site name -> probability, for every site of the model; when given they are used, and the other fields
-    only tell how they were made. Otherwise they are made when the method is applied: ``fisher`` names a shipped table
+    only say how they were made. Otherwise they are made when the method is applied: ``fisher`` names a shipped table
     or a file of ``klnorm fisher``; None is the table of the model's own encoder; ``"task"`` the Fisher of the task
     loss on the training rows, which needs :meth:`prepare`. ``rule``, ``p_upper``, ``p_lower``, ``match_mean`` and
     ``seed`` (of rule ``random``; None: 0) are those of :func:`klnorm_lib.methods.rate_rules.rates_from_scores`,

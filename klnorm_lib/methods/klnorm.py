@@ -1,4 +1,4 @@
-r"""KL-Norm: normalise, let a distribution take the affine part's place, and pull it to a prior.
+r"""KL-Norm: normalise, let a distribution take the affine part's place, and penalise its KL from a prior.
 
 After Kumar, Narang and Lall, "KL Regularized Normalization Framework for Low Resource Tasks" (arXiv 2212.11275).
 Only the abstract was available to us: these are three readings of it, not the paper's equations. All start from

@@ -1,8 +1,8 @@
 r"""L2-SP: weight decay towards the pretrained weights in place of zero.
 
 Li, Grandvalet and Davoine 2018, "Explicit Inductive Bias for Transfer Learning with Convolutional Networks" (arXiv
-1802.01483). SP is the starting point, :math:`\theta_0`. What was pretrained is pulled back to it, what was not is
-pulled to zero:
+1802.01483). SP is the starting point, :math:`\theta_0`. What was pretrained is shrunk towards it, what was not is
+shrunk towards zero:
 
 .. math:: \frac{\alpha}{2}\,\|\theta_{\text{enc}} - \theta_0\|^2 + \frac{\beta}{2}\,\|\theta_{\text{head}}\|^2
 
@@ -25,15 +25,15 @@ from klnorm_lib.methods.penalty import check_strengths
 class L2SP(Method):
     """Add alpha/2 times the squared distance of the encoder from its weights at ``apply`` to the training loss.
 
-    ``alpha``: strength of the pull on the encoder's trainable parameters, embeddings, biases and normalisations
+    ``alpha``: weight of the penalty on the encoder's trainable parameters, embeddings, biases and normalisations
     included. ``beta``: strength of a plain L2 penalty on the head, which has nothing to go back to; it counts the
     pooler to the head, and does not reach layers that later methods of the same ``apply`` put there. Both are sums,
     not means, so their scale depends on the size of the encoder. A parameter that is frozen when the method is applied
-    is not pulled if it trains later.
+    is not penalised if it trains later.
 
-    The pull joins the loss, so under Adam its gradient is rescaled with the rest, unlike AdamW's decoupled decay. The
-    pretrained weights are kept as buffers, in the parameters' dtype, and are not saved: a model that ``load`` gives
-    predicts, and raises ``RuntimeError`` in training, telling how to go on.
+    The penalty joins the loss, so under Adam its gradient is rescaled with the rest, unlike AdamW's decoupled decay.
+    The pretrained weights are kept as buffers, in the parameters' dtype, and are not saved: a model that ``load`` gives
+    predicts, and raises ``RuntimeError`` in training, saying how to go on.
 
     Raises ``ValueError`` for an alpha or beta that is negative or not finite, ``TypeError`` if it is not a number;
     ``attach`` raises ``ValueError`` when nothing of the encoder trains, as under LoRA.
@@ -53,7 +53,7 @@ class L2SP(Method):
         return 0
 
     def attach(self, model: nn.Module) -> list[str]:
-        """Remember the encoder's weights and pull towards them in training."""
+        """Keep the encoder's weights and penalise the distance from them in training."""
         found = pretrained_parameters(model, "frozen weights are the pretrained ones already, leave L2SP out")
         head = head_parameters(model) if self.beta else []
         parameters = [each.parameter for each in found]

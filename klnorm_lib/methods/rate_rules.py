@@ -29,7 +29,7 @@ def rates_from_scores(
     """Site -> dropout rate, in the order of ``scores``.
 
     ``rank``: the published rule. ``reverse``: its mirror, the most informative site has ``p_upper``. ``random``: the
-    rates of ``rank``, dealt out anew by ``seed``. ``site_type``: every site has the mean rate that ``rank`` gives to
+    rates of ``rank``, permuted by ``seed``. ``site_type``: every site has the mean rate that ``rank`` gives to
     its type. ``linear``: linear in the score between the lowest (``p_upper``) and the highest (``p_lower``). ``log``:
     the same in the logarithm of the score. Sites that do not differ (one site, equal scores) have
     ``(p_upper + p_lower) / 2``. The first four rules have that mean as well, the last two have not; ``match_mean``

@@ -1,4 +1,4 @@
-r"""Scores of dropout sites: how much Fisher information the tensors in front of each site hold.
+r"""Scores of dropout sites: how much Fisher information the tensors upstream of each site hold.
 
 Let :math:`F_j` be the diagonal Fisher information of weight j, t a tensor of :math:`n_t` weights, and T the tensors
 that belong to a site (see ``klnorm_lib.sites.names``). With :math:`S_t = \sum_{j\in t} F_j` the score s of the

@@ -71,7 +71,7 @@ def section(
     evaluation mode. The weights are never written to, so the model is the same to the bit afterwards, errors included.
 
     ``method``: ``loop`` takes one grid point after the other, ``vmap`` ``chunk`` of them in one vectorised call, which
-    needs that many copies of the moved weights; ``auto`` is vmap for small models, where it pays. They agree up to
+    needs that many copies of the moved weights; ``auto`` is vmap for small models, where it is faster. They agree up to
     rounding. ``cache``: a folder in which every value is kept under a fingerprint of weights, batches, directions, grid
     and the loss's name; an interrupted grid goes on from there. ``progress``: a bar on the error stream.
 
