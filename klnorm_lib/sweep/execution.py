@@ -15,7 +15,7 @@ from typing import Any
 from klnorm_lib.study.spec import Run
 from klnorm_lib.sweep.grid import Grid, Item, load
 from klnorm_lib.sweep.index import Ledger, identity
-from klnorm_lib.sweep.progress import Meter
+from klnorm_lib.sweep.progress import StudyProgress
 from klnorm_lib.sweep.worker import Job
 from klnorm_lib.sweep.workers import Crew, distinct
 
@@ -128,8 +128,8 @@ def _stage(crew: Crew, items: Iterable[Item], ledger: Ledger, stage: str, option
     if not jobs:
         return summary
     runs = [job.run for job in jobs]
-    with Meter(stage, runs, options.jobs, ledger.seconds, options.progress) as meter:
-        for outcome in crew.outcomes(jobs, meter.say):
+    with StudyProgress(stage, runs, options.jobs, ledger.seconds, options.progress) as shown:
+        for outcome in crew.outcomes(jobs, shown.say):
             run = runs[outcome.number]
             if outcome.record is not None:
                 ledger.append(outcome.record)
@@ -141,7 +141,7 @@ def _stage(crew: Crew, items: Iterable[Item], ledger: Ledger, stage: str, option
             if outcome.status == "failed":
                 message = outcome.message if outcome.new else ledger.failure(outcome.hash)
                 summary.failures.append(Failure(run, message))
-                meter.say(f"failed: {summary.failures[-1]}")
-            meter.done(run, outcome.status == "failed")
+                shown.say(f"failed: {summary.failures[-1]}")
+            shown.done(run, outcome.status == "failed")
     summary.seconds = time.monotonic() - started
     return summary

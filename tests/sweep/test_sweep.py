@@ -9,7 +9,7 @@ from klnorm_lib import study
 from klnorm_lib.sweep import execution, grid
 from klnorm_lib.sweep.execution import Options, execute
 from klnorm_lib.sweep.index import Ledger, asked, identity
-from klnorm_lib.sweep.progress import Meter, spell
+from klnorm_lib.sweep.progress import StudyProgress, spell
 from tests.study import small
 
 QUIET = Options(progress=False)
@@ -134,13 +134,13 @@ def test_a_record_tells_the_run_again(frozen, tmp_path):
 
 def test_time_left_is_told_from_runs_of_the_same_kind(frozen):
     times = {0: 100.0, 1: None, 2: 50.0}
-    with Meter("final", frozen, 2, lambda run: times[run.seed], enabled=False) as meter:
-        assert meter.left() == pytest.approx(75 * 3 / 2)
-        meter.done(frozen[0], failed=True)
-        assert meter.left() == pytest.approx(50 * 2 / 2)
-        assert meter.note() == "1 failed, about 50 s left"
-        meter.done(frozen[2])
-        assert meter.left() is None
+    with StudyProgress("final", frozen, 2, lambda run: times[run.seed], enabled=False) as shown:
+        assert shown.left() == pytest.approx(75 * 3 / 2)
+        shown.done(frozen[0], failed=True)
+        assert shown.left() == pytest.approx(50 * 2 / 2)
+        assert shown.note() == "1 failed, about 50 s left"
+        shown.done(frozen[2])
+        assert shown.left() is None
     assert [spell(s) for s in (0.2, 60, 600, 12000)] == ["1 s", "60 s", "10 min", "3 h 20 min"]
 
 
