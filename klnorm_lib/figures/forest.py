@@ -51,7 +51,7 @@ def settings(comparisons: Sequence[Comparison]) -> list[str]:
         where = c.metric.split("/")[-2] if sets_only and c.metric.startswith("ood/") else str(c.task)
         words = [f"{where} at {c.size}" if several["size"] else where]
         words += [str(c.encoder).split("/")[-1]] if several["encoder"] else []
-        words += [f"{c.cell['steps']} steps"] if len({other.cell.get("steps") for other in comparisons}) > 1 else []
+        words += [f"{c.setting['steps']} steps"] if len({of.setting.get("steps") for of in comparisons}) > 1 else []
         words += [metric_in_words(c.metric)] if any(len(m) > 1 for m in metrics.values()) and not sets_only else []
         found.append(", ".join(words))
     return found

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from klnorm_lib.figures import style
-from klnorm_lib.study.stats.mean import mean_of_draws
+from klnorm_lib.study.stats.mean import mean_of_replicates
 
 SETS = {"top": 0, "random": 4, "bottom": 1, "all": 3}  # place in the palette
 SCHEMES = {
@@ -48,7 +48,7 @@ def profiles(
     for name in sets:
         found = rises(table, scheme, name, fisher)
         colour, place = style.PALETTE[SETS[name]], list(SETS).index(name)
-        bounds = np.array([mean_of_draws(found[r]).interval() for r in found])
+        bounds = np.array([mean_of_replicates(found[r]).interval() for r in found])
         radii = np.concatenate([[0.0], found.columns])
         axes.fill_between(radii, *np.vstack([[0, 0], bounds]).T, color=colour, alpha=0.22, linewidth=0)
         means = np.concatenate([[0.0], found.mean()])

@@ -173,13 +173,13 @@ def _against(records: list[Record], arm: str, baseline: str | None, split: str, 
 
 def _beside(comparisons: Iterable[Comparison], place: Mapping[str, Any]) -> list[Comparison | None]:
     """The comparisons that belong to a place: one, or one for each encoder of the baseline if the arm has its own."""
-    here = [c for c in comparisons if all(c.cell[name] == place[name] for name in place if name != "encoder")]
+    here = [c for c in comparisons if all(c.setting[name] == place[name] for name in place if name != "encoder")]
     return [c for c in here if c.encoder == place["encoder"]] or here or [None]
 
 
 def over_places(found: Sequence[Cell]) -> tuple[float, float, float]:
     """Mean of the differences to the baseline over cells of one arm, and its interval; NaN without any.
 
-    See :func:`klnorm_lib.study.stats.over_places`.
+    See :func:`klnorm_lib.study.stats.over_settings`.
     """
-    return stats.over_places(c.against for c in found if c.against is not None)
+    return stats.over_settings(c.against for c in found if c.against is not None)

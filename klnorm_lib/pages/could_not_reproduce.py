@@ -59,7 +59,7 @@ def _other_rates(records: Sequence[Record], found: Sequence[Comparison], names: 
     apart = []
     for c, place in zip(found, forest.settings(found), strict=True):
         if c.p_holm < 1 - c.level:
-            place_of = (c.task, c.size, c.encoder, c.cell.get("steps"))
+            place_of = (c.task, c.size, c.encoder, c.setting.get("steps"))
             one, other = (rates[(arm, *place_of)] for arm in (c.arm, c.baseline))
             if one != other:
                 apart.append(f"{names[c.arm]} and {names[c.baseline]} on {place} ({one:g} and {other:g})")

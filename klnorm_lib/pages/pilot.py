@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from klnorm_lib.study import Record
-from klnorm_lib.study.stats import compare, draws_needed, minimal_difference, scores, t_interval
-from klnorm_lib.study.stats import spread_known_to as spread_known_to
+from klnorm_lib.study.stats import compare, minimal_difference, replicates_needed, scores, t_interval
+from klnorm_lib.study.stats import spread_factors as spread_factors
 
 # Share of the commonest label among the public test rows. To a correlation a constant answer is worth nothing.
 COMMONEST = {
@@ -61,7 +61,7 @@ def table(
             "room": score - constant,
             "sd": sd,
             "detectable": minimal_difference(sd, k, wanted, row_se=row_se),
-            "for_a_point": draws_needed(0.01, sd, wanted, row_se=row_se),
+            "for_a_point": replicates_needed(0.01, sd, wanted, row_se=row_se),
             "freedom": freedom,
             "chosen": low > constant and score - constant > ROOM,
         }

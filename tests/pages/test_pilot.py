@@ -34,7 +34,7 @@ def test_room_spread_and_what_could_be_seen():
     assert trec["room"] == pytest.approx(0.75 - 138 / 500)
     assert trec["sd"] == pytest.approx(change.std(ddof=1))
     assert trec["detectable"] == pytest.approx(stats.minimal_difference(change.std(ddof=1), 10))
-    assert trec["for_a_point"] == stats.draws_needed(0.01, change.std(ddof=1))
+    assert trec["for_a_point"] == stats.replicates_needed(0.01, change.std(ddof=1))
     assert list(found["chosen"]) == [True, False]  # mrpc: the best arm hardly beats the constant answer
     assert found.loc["mrpc", "arm"] == "plain"
 
@@ -50,9 +50,9 @@ def test_variances_are_pooled_over_pairs():
 
 
 def test_another_part_is_not_the_pilot_and_spread_has_an_interval():
-    with pytest.raises(LookupError, match="no cell has finished runs"):
+    with pytest.raises(LookupError, match="no setting has finished runs"):
         pilot.table(records("longer"), [("new", "plain")], "tasks")
-    low, high = pilot.spread_known_to(4)
+    low, high = pilot.spread_factors(4)
     known = stats.sd_interval(np.array([0.0, 1.0, 2.0, 3.0, 4.0]))
     sd = np.std([0.0, 1.0, 2.0, 3.0, 4.0], ddof=1)
     assert (low * sd, high * sd) == pytest.approx(known)

@@ -8,20 +8,20 @@ from klnorm_lib.study import rows
 
 
 def crossed(rng, k, n, seed_sd, row_sd, noise_sd=1.0, mean=0.0):
-    """Differences (k, n) of draws x test rows: mean + draw + row + noise, all normal."""
+    """Differences (k, n) of replicates x test rows: mean + replicate + row + noise, all normal."""
     return (
         mean + seed_sd * rng.normal(size=(k, 1)) + row_sd * rng.normal(size=(1, n)) + noise_sd * rng.normal(size=(k, n))
     )
 
 
-def record(arm, draw, score, task="t", size=200, encoder="e", row_scores=None, metric="accuracy", **fields):
+def record(arm, replicate, score, task="t", size=200, encoder="e", row_scores=None, metric="accuracy", **fields):
     """As much of a finished record of a study's final stage as the statistics read."""
     made = SimpleNamespace(
         status="finished",
         study={"name": "s", "part": "headline", "arm": arm, "label": arm, "stage": "final"},
         task={"name": task, "primary_metric": metric},
         encoder={"name": encoder},
-        run={"task": task, "size": size, "split_seed": draw, "seed": draw, "method": arm, "device": "cpu"},
+        run={"task": task, "size": size, "split_seed": replicate, "seed": replicate, "method": arm, "device": "cpu"},
         rows={"train": 80, "validation": 20},
         test={metric: score},
         ood={},
@@ -34,19 +34,19 @@ def record(arm, draw, score, task="t", size=200, encoder="e", row_scores=None, m
     return made
 
 
-def records_of_rows(rng, k=5, n=200, lift=0.0, tasks=("t",), draw_sd=0.3):
-    """Records of ``plain`` and ``new`` with 0/1 row scores; each arm's draws and rows move its chance of being right.
+def records_of_rows(rng, k=5, n=200, lift=0.0, tasks=("t",), replicate_sd=0.3):
+    """Records of ``plain`` and ``new`` with 0/1 row scores; replicates and rows move each arm's chance of being right.
 
-    A row is right when ``row + own part + arm's level + draw + noise > 0``, all normal: 1, 1, ``lift`` for ``new``,
-    ``draw_sd`` and 1. Rows are the same for both arms, their own parts are not. The true accuracy of a level v is
-    ``Phi(v / sqrt(3 + draw_sd**2))``.
+    A row is right when ``row + own part + arm's level + replicate + noise > 0``, all normal: 1, 1, ``lift`` for
+    ``new``, ``replicate_sd`` and 1. Rows are the same for both arms, their own parts are not. The true accuracy of a
+    level v is ``Phi(v / sqrt(3 + replicate_sd**2))``.
     """
     made = []
     for task in tasks:
         hardness = rng.normal(size=n)
         for arm, level in (("plain", 0.0), ("new", lift)):
             own = rng.normal(size=n)
-            for draw in range(k):
-                right = hardness + own + level + draw_sd * rng.normal() + rng.normal(size=n) > 0
-                made.append(record(arm, draw, float(right.mean()), task, row_scores=right))
+            for replicate in range(k):
+                right = hardness + own + level + replicate_sd * rng.normal() + rng.normal(size=n) > 0
+                made.append(record(arm, replicate, float(right.mean()), task, row_scores=right))
     return made

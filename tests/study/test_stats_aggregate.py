@@ -11,7 +11,7 @@ from klnorm_lib.study import stats
 
 @pytest.fixture
 def scores():
-    """Two arms, 7 draws x 4 tasks, with ties."""
+    """Two arms, 7 replicates x 4 tasks, with ties."""
     return np.random.default_rng(0).normal([[[0.5]], [[0.6]]], 0.1, (2, 7, 4)).round(2)
 
 
@@ -49,7 +49,7 @@ def test_unpaired_probability_of_improvement_is_mann_whitney_by_task(scores):
 
 
 def test_paired_probability_sees_what_the_unpaired_one_does_not():
-    luck = np.arange(10.0)  # of the draws, shared by both arms
+    luck = np.arange(10.0)  # of the replicates, shared by both arms
     arm, baseline = luck + 0.1, luck
     assert stats.probability_of_improvement(arm - baseline)[0] == 1.0
     assert stats.probability_of_improvement_unpaired([arm], [baseline]) == pytest.approx(0.55)
@@ -69,8 +69,8 @@ def test_paired_probability_by_hand():
     assert interval == (0.0, 1.0)
 
 
-def test_stratified_bootstrap_draws_within_each_task(scores):
-    """The same resampling, written out: one index for each draw of each task, tasks never mixed."""
+def test_stratified_bootstrap_resamples_within_each_task(scores):
+    """The same resampling, written out: one index for each replicate of each task, tasks never mixed."""
     matrix = scores[0]
     rng = np.random.default_rng(4)
     found = []
@@ -98,7 +98,7 @@ def test_stratified_bootstrap_of_pairs(scores):
     uneven = [[0.1, 0.2, 0.3], [0.4, 0.5]]
     low, high = stats.stratified(stats.interquartile_mean, uneven, resamples=50)
     assert 0.1 <= low < high <= 0.5
-    with pytest.raises(ValueError, match="draws in pairs"):
+    with pytest.raises(ValueError, match="replicates in pairs"):
         stats.stratified(lead, uneven, [[0.1, 0.2], [0.4, 0.5]])
     with pytest.raises(ValueError, match="same tasks"):
         stats.stratified(lead, uneven, uneven[:1], paired=False)

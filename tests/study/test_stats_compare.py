@@ -1,4 +1,4 @@
-"""Two arms from records: the right draws, the right direction, and a word for whatever is missing."""
+"""Two arms from records: the right replicates, the right direction, and a word for whatever is missing."""
 
 import math
 
@@ -17,19 +17,19 @@ def arms(new, plain, **fields):
     ]
 
 
-def test_a_cell_by_hand():
+def test_a_setting_by_hand():
     (found,) = stats.compare(arms([0.8, 0.7, 0.9], [0.6, 0.6, 0.65]), "new", "plain")
     change = np.array([0.2, 0.1, 0.25])
     np.testing.assert_allclose(found.differences, change)
     assert (found.task, found.size, found.encoder, found.metric, found.k) == ("t", 200, "e", "accuracy", 3)
-    assert found.draws == ((0, 0), (1, 1), (2, 2))
+    assert found.replicates == ((0, 0), (1, 1), (2, 2))
     assert (found.low, found.high) == pytest.approx(stats.t_interval(change))
     assert found.mean == pytest.approx(change.mean())
     assert found.seed_se == pytest.approx(change.std(ddof=1) / math.sqrt(3))
     assert (found.row_se, found.rows) == (0.0, None)
     assert "error of the test rows is not included" in found.note
     assert (found.verdict, found.p_improvement, found.missing) == ("cannot tell", 1.0, 0)
-    assert found.p_value == found.p_holm == pytest.approx(stats.mean_of_draws(change).p_value())
+    assert found.p_value == found.p_holm == pytest.approx(stats.mean_of_replicates(change).p_value())
     assert found.bca == stats.bca(found.differences)
     assert found.bootstrap == stats.percentile(found.differences)
     assert str(found).startswith("+0.183 [")
@@ -67,16 +67,16 @@ def test_row_error_by_hand():
         stats.mean_of_rows([0.1, 0.2], table * math.nan)
 
 
-def test_only_common_draws_are_paired():
+def test_only_common_replicates_are_paired():
     made = [
         r for r in arms([0.8, 0.7, 0.9, 0.6], [0.6, 0.6, 0.5, 0.6]) if (r.study["arm"], r.run["seed"]) != ("plain", 1)
     ]
     made[0].status = "failed"
     (found,) = stats.compare(made[::-1], "new", "plain")
-    assert found.draws == ((2, 2), (3, 3))
+    assert found.replicates == ((2, 2), (3, 3))
     np.testing.assert_allclose(found.differences, [0.4, 0.0])
     assert found.missing == 2
-    assert "2 of 4 draws left out" in found.note
+    assert "2 of 4 replicates left out" in found.note
 
 
 def test_tuning_runs_and_other_arms_play_no_part():
@@ -93,17 +93,17 @@ def test_tuning_runs_and_other_arms_play_no_part():
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_too_few_common_draws(count):
+def test_too_few_common_replicates(count):
     made = [record("new", d, 0.8) for d in range(count)] + [record("new", 7, 0.8)]
     made += [record("plain", d, 0.7) for d in range(count)] + [record("plain", 8, 0.7)]
     (found,) = stats.compare(made, "new", "plain")
     assert (found.k, found.missing, found.verdict) == (count, 2, "cannot tell")
-    assert "fewer than two draws" in found.note
+    assert "fewer than two replicates" in found.note
     assert all(map(math.isnan, (found.low, found.high, found.p_value, found.p_holm, *found.bca, *found.bootstrap)))
     assert math.isnan(found.mean) == (count == 0)
 
 
-def test_one_draw_with_row_scores_is_still_one_draw():
+def test_one_replicate_with_row_scores_is_still_one():
     rng = np.random.default_rng(0)
     (found,) = stats.compare(records_of_rows(rng, k=1, n=50), "new", "plain")
     assert (found.k, found.verdict) == (1, "cannot tell")
@@ -115,7 +115,7 @@ def test_no_spread_allows_no_verdict():
         (found,) = stats.compare(arms(new, plain), "new", "plain")
         assert (found.verdict, found.p_improvement) == ("cannot tell", 1.0)
         assert math.isnan(found.low)
-        assert "same in every draw" in found.note
+        assert "same in every replicate" in found.note
 
 
 def test_equal_predictions_are_equivalent():
@@ -127,7 +127,7 @@ def test_equal_predictions_are_equivalent():
     assert "every test row the same score" in found.note
 
 
-def test_the_same_difference_in_every_draw_leaves_the_error_of_rows():
+def test_the_same_difference_in_every_replicate_leaves_the_error_of_rows():
     left, right = np.zeros(40), np.r_[np.ones(10), np.zeros(30)]
     made = [record("new", d, 0.25, row_scores=right) for d in range(3)]
     made += [record("plain", d, 0.0, row_scores=left) for d in range(3)]
@@ -187,13 +187,13 @@ def test_every_task_has_its_own_metric_and_holm_counts_them_all():
     assert alone.p_holm == found[0].p_value < found[0].p_holm
 
 
-def test_cells_are_what_by_names():
+def test_settings_are_what_by_names():
     made = [r for size in (50, 200) for r in arms([0.8, 0.7], [0.6, 0.6], size=size)]
     assert [c.size for c in stats.compare(made, "new", "plain")] == [50, 200]
     with pytest.raises(StudyError, match="two different runs"):
         stats.compare(made, "new", "plain", by=("task", "encoder"))
     part = stats.compare(made, "new", "plain", by=("part", "size"))[0]
-    assert dict(part.cell) == {"part": "headline", "size": 50}
+    assert dict(part.setting) == {"part": "headline", "size": 50}
     assert (part.task, part.encoder) == (None, None)
     whole = stats.compare(arms([0.8, 0.7], [0.6, 0.6], size=None), "new", "plain")
     assert whole[0].size == 100
@@ -207,7 +207,7 @@ def test_a_run_that_stands_in_two_files_counts_once():
     (found,) = stats.compare(made + elsewhere, "new", "plain")
     assert found.mean == pytest.approx(np.mean([0.2, 0.1, 0.25]))
     elsewhere[0].run["steps"] = 9
-    with pytest.raises(StudyError, match="two different runs for draw"):
+    with pytest.raises(StudyError, match="two different runs for replicate"):
         stats.compare(made + elsewhere, "new", "plain")
 
 
@@ -223,11 +223,11 @@ def test_an_arm_with_its_own_encoder_stands_beside_every_other():
 
 def test_nothing_to_compare():
     for made in ([], arms([0.5, 0.6], []), [record("new", 0, 0.5, task="a"), record("plain", 0, 0.5, task="b")]):
-        with pytest.raises(LookupError, match="no cell has finished runs of both 'new' and 'plain'"):
+        with pytest.raises(LookupError, match="no setting has finished runs of both 'new' and 'plain'"):
             stats.compare(made, "new", "plain")
 
 
-def test_scores_by_cell_and_draw():
+def test_scores_by_setting_and_replicate():
     made = arms([0.8, 0.7], [0.6, 0.6])
     assert stats.scores(made, "new") == {("t", 200, "e"): {(0, 0): 0.8, (1, 1): 0.7}}
     assert stats.scores(made, "none") == {}

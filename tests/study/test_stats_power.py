@@ -1,4 +1,4 @@
-"""Power by formula is power by simulation, and what it says of draws needed is consistent with itself."""
+"""Power by formula is power by simulation, and what it says of replicates needed is consistent with itself."""
 
 import math
 
@@ -18,8 +18,8 @@ def near(share):
 
 @pytest.mark.parametrize(("k", "difference"), [(2, 2.0), (3, 1.0), (5, 0.0), (5, 1.0), (10, 1.0), (10, 0.5)])
 def test_power_is_the_share_of_simulated_intervals_without_zero(k, difference):
-    draws = np.random.default_rng(k).normal(difference, 1.0, (REPEATS, k))
-    said = [stats.verdict(*stats.t_interval(d)) != "cannot tell" for d in draws]
+    replicates = np.random.default_rng(k).normal(difference, 1.0, (REPEATS, k))
+    said = [stats.verdict(*stats.t_interval(d)) != "cannot tell" for d in replicates]
     assert np.mean(said) == near(stats.power(difference, 1.0, k))
 
 
@@ -50,31 +50,31 @@ def test_power_with_a_vanishing_row_error_is_power_without():
 
 
 @pytest.mark.parametrize("row_se", [0.0, 0.3])
-def test_smallest_difference_and_draws_needed_are_inverses(row_se):
+def test_smallest_difference_and_replicates_needed_are_inverses(row_se):
     for k in (2, 5, 12):
         smallest = stats.minimal_difference(1.0, k, row_se=row_se)
         assert stats.power(smallest, 1.0, k, row_se=row_se) == pytest.approx(0.8, abs=1e-6)
-        assert stats.draws_needed(1.0001 * smallest, 1.0, row_se=row_se) == k
-        assert stats.draws_needed(0.9999 * smallest, 1.0, row_se=row_se) == k + 1
+        assert stats.replicates_needed(1.0001 * smallest, 1.0, row_se=row_se) == k
+        assert stats.replicates_needed(0.9999 * smallest, 1.0, row_se=row_se) == k + 1
     assert stats.minimal_difference(100.0, 5, row_se=100 * row_se) == pytest.approx(
         100 * stats.minimal_difference(1.0, 5, row_se=row_se)
     )
 
 
-def test_draws_cannot_make_up_for_few_rows():
+def test_replicates_cannot_make_up_for_few_rows():
     floor = 2.8 * 0.1
-    assert stats.draws_needed(0.9 * floor, 1.0, row_se=0.1) is None
-    assert stats.draws_needed(1.1 * floor, 1.0, row_se=0.1) > 20
-    assert stats.draws_needed(0.0, 1.0) is None
-    assert stats.draws_needed(100.0, 1e-3) == 2
+    assert stats.replicates_needed(0.9 * floor, 1.0, row_se=0.1) is None
+    assert stats.replicates_needed(1.1 * floor, 1.0, row_se=0.1) > 20
+    assert stats.replicates_needed(0.0, 1.0) is None
+    assert stats.replicates_needed(100.0, 1e-3) == 2
 
 
 @pytest.mark.parametrize("wrong", [{"k": 1}, {"sd": 0.0}])
 def test_what_has_no_power(wrong):
-    with pytest.raises(ValueError, match="at least 2 draws"):
+    with pytest.raises(ValueError, match="at least 2 replicates"):
         stats.power(1.0, **({"sd": 1.0, "k": 5} | wrong))
     for wanted in (0.05, 1.0):
         with pytest.raises(ValueError, match="wanted power"):
             stats.minimal_difference(1.0, 5, wanted)
         with pytest.raises(ValueError, match="wanted power"):
-            stats.draws_needed(1.0, 1.0, wanted)
+            stats.replicates_needed(1.0, 1.0, wanted)

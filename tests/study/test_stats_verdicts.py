@@ -24,7 +24,9 @@ def test_no_difference_is_seldom_called_one(k, with_rows):
     said = []
     for _ in range(REPEATS):
         table = crossed(rng, k, 60, 0.2, 1.0 if with_rows else 0.0)
-        mean = stats.mean_of_rows(table.mean(axis=1), table) if with_rows else stats.mean_of_draws(table.mean(axis=1))
+        mean = (
+            stats.mean_of_rows(table.mean(axis=1), table) if with_rows else stats.mean_of_replicates(table.mean(axis=1))
+        )
         said.append(stats.verdict(*mean.interval()))
     assert np.mean(np.isin(said, ["better", "worse"])) < most(0.05)
     assert said.count("better") / REPEATS < most(0.025)
@@ -33,15 +35,15 @@ def test_no_difference_is_seldom_called_one(k, with_rows):
 
 @pytest.mark.parametrize("sd", [0.004, 0.02])
 def test_a_difference_as_large_as_the_margin_is_seldom_called_equivalent(sd):
-    draws = np.random.default_rng(0).normal(0.01, sd, (REPEATS, 8))
-    intervals = [stats.t_interval(d) for d in draws]
+    replicates = np.random.default_rng(0).normal(0.01, sd, (REPEATS, 8))
+    intervals = [stats.t_interval(d) for d in replicates]
     inside = np.mean([low > -0.01 and high < 0.01 for low, high in intervals])
     assert inside < most(0.025)
     said = [stats.verdict(low, high, margin=0.01) for low, high in intervals]
     assert said.count("equivalent") / REPEATS <= inside
     if sd == 0.004:
-        assert inside > 0.01, "the bound is nearly reached where the draws tell much"
-        near = [stats.verdict(*stats.t_interval(d - 0.01), margin=0.01) == "equivalent" for d in draws]
+        assert inside > 0.01, "the bound is nearly reached where the replicates tell much"
+        near = [stats.verdict(*stats.t_interval(d - 0.01), margin=0.01) == "equivalent" for d in replicates]
         assert np.mean(near) > 0.9
 
 
@@ -73,7 +75,7 @@ def test_p_value_and_interval_agree(row_sd):
         low, high = mean.interval(1 - p)
         assert min(abs(low), abs(high)) == pytest.approx(0, abs=1e-6)
     values = rng.normal(0.3, 1, 6)
-    assert stats.mean_of_draws(values).p_value() == pytest.approx(scipy_stats.ttest_1samp(values, 0).pvalue)
+    assert stats.mean_of_replicates(values).p_value() == pytest.approx(scipy_stats.ttest_1samp(values, 0).pvalue)
     assert stats.Mean(0.0, 0.1, 4, 0.1, 50).p_value() == 1.0
     assert stats.Mean(1e6, 0.1, 40, 0.1, 500).p_value() <= 1e-12
 
@@ -97,7 +99,7 @@ def test_holm_keeps_any_false_alarm_rare():
 
 
 def test_false_verdicts_of_compare_from_records():
-    """End to end: two arms that are equally good, 0/1 rows, draws and rows crossed, four tasks."""
+    """End to end: two arms that are equally good, 0/1 rows, replicates and rows crossed, four tasks."""
     rng = np.random.default_rng(5)
     repeats, alarms, families = 60, [], []
     for _ in range(repeats):

@@ -1,4 +1,4 @@
-"""What may be concluded from paired runs: intervals, verdicts, aggregates over tasks, and the power of k draws."""
+"""What may be concluded from paired runs: intervals, verdicts, aggregates over tasks, and the power of k replicates."""
 
 from klnorm_lib.study.stats.aggregate import (
     interquartile_mean,
@@ -9,13 +9,13 @@ from klnorm_lib.study.stats.aggregate import (
 from klnorm_lib.study.stats.arms import compare, interaction, scores
 from klnorm_lib.study.stats.comparison import Comparison, with_holm
 from klnorm_lib.study.stats.components import variance_components
-from klnorm_lib.study.stats.mean import Mean, mean_of_draws, mean_of_rows
+from klnorm_lib.study.stats.mean import Mean, mean_of_replicates, mean_of_rows
 from klnorm_lib.study.stats.metric import larger_is_better, value
 from klnorm_lib.study.stats.multiple import holm
 from klnorm_lib.study.stats.paired import Scores, differences, t_interval, verdict
-from klnorm_lib.study.stats.places import over_places
-from klnorm_lib.study.stats.planning import draws_needed, minimal_difference, power, sd_interval, spread_known_to
+from klnorm_lib.study.stats.planning import minimal_difference, power, replicates_needed, sd_interval, spread_factors
 from klnorm_lib.study.stats.resample import bca, percentile, stratified
+from klnorm_lib.study.stats.settings import over_settings
 
 __all__ = [
     "Comparison",
@@ -24,15 +24,15 @@ __all__ = [
     "bca",
     "compare",
     "differences",
-    "draws_needed",
+    "replicates_needed",
     "holm",
     "interaction",
     "interquartile_mean",
     "larger_is_better",
-    "mean_of_draws",
+    "mean_of_replicates",
     "mean_of_rows",
     "minimal_difference",
-    "over_places",
+    "over_settings",
     "percentile",
     "performance_profile",
     "power",
@@ -40,7 +40,7 @@ __all__ = [
     "probability_of_improvement_unpaired",
     "scores",
     "sd_interval",
-    "spread_known_to",
+    "spread_factors",
     "stratified",
     "t_interval",
     "value",

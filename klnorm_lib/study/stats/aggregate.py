@@ -1,7 +1,7 @@
 """Many tasks at a glance: interquartile mean, performance profile, probability of improvement.
 
-The definitions are those of Agarwal et al. 2021 (the library rliable); scores are (draws, tasks) arrays, or one list of
-scores a task.
+The definitions are those of Agarwal et al. 2021 (the library rliable); scores are (replicates, tasks) arrays, or one
+list of scores a task.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def performance_profile(scores: ArrayLike | Sequence[ArrayLike], thresholds: Arr
 
 
 def probability_of_improvement(differences: ArrayLike, level: float = 0.95) -> tuple[float, tuple[float, float]]:
-    """Paired: the share of draws in which the arm is above the baseline, ties by half, and its exact interval.
+    """Paired: the share of replicates in which the arm is above the baseline, ties by half, and its exact interval.
 
     ``differences`` (k,), oriented so that above zero is better. Interval: Clopper and Pearson 1934, which covers at
-    least as often as it says; ties make it wider than need be. ``(nan, (0, 1))`` without draws.
+    least as often as it says; ties make it wider than need be. ``(nan, (0, 1))`` without replicates.
     """
     values = np.asarray(differences, dtype=float)
     k = len(values)
@@ -57,7 +57,7 @@ def probability_of_improvement_unpaired(
     .. math:: \frac1m \sum_{t=1}^m \frac1{k_t l_t} \sum_{i,j}
         \bigl(\mathbb 1[x_{t,i} > y_{t,j}] + \tfrac12 \mathbb 1[x_{t,i} = y_{t,j}]\bigr)
 
-    It knows nothing of pairs: two arms that share the spread of their draws look less different than they are.
+    It knows nothing of pairs: two arms that share the spread of their replicates look less different than they are.
     Raises ``ValueError`` for arms with other numbers of tasks. Source: Agarwal et al. 2021.
     """
     one, two = strata(first), strata(second)

@@ -1,4 +1,4 @@
-"""Arms of a study against each other, cell by cell: two of them, or the four of a 2 x 2 design."""
+"""Arms of a study compared setting by setting: two of them, or the four of a 2 x 2 design."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ def compare(
     level: float = LEVEL,
     seed: int = 0,
 ) -> list[Comparison]:
-    """Compare two arms of a study in every cell that has both, in order of first appearance.
+    """Compare two arms of a study in every setting that has both, in order of first appearance.
 
-    Draws that only one of them has are left out and counted in ``note``. ``metric``: ``None`` for each task's primary
-    one, else see ``klnorm_lib.study.stats.value``; the difference is always arm minus baseline. ``by``: what a cell
-    is; ``task``, ``size``, ``encoder``, ``part`` or any field of a run. An arm that has an encoder of its own in every
-    cell is compared with the baseline at each of the baseline's encoders. ``margin``: the difference, in the metric's
-    unit, below which arms count as equivalent. Holm's correction is over all comparisons returned. ``seed``: of the
-    bootstraps.
+    Replicates that only one of them has are left out and counted in ``note``. ``metric``: ``None`` for each task's
+    primary one, else see ``klnorm_lib.study.stats.value``; the difference is always arm minus baseline. ``by``: what a
+    setting is; ``task``, ``size``, ``encoder``, ``part`` or any field of a run. An arm that has an encoder of its own
+    in every setting is compared with the baseline at each of the baseline's encoders. ``margin``: the difference, in
+    the metric's unit, below which arms count as equivalent. Holm's correction is over all comparisons returned.
+    ``seed``: of the bootstraps.
 
-    Raises ``LookupError`` when no cell has both arms, ``StudyError`` when one draw of an arm has two runs in a cell.
+    Raises ``LookupError`` when no setting has both arms, ``StudyError`` when an arm has two runs for one replicate.
     """
-    cells = _cells(records, (arm, baseline), tuple(by))
+    settings = _settings(records, (arm, baseline), tuple(by))
     found = [
         contrast(
-            dict(zip(by, place, strict=True)), (arm, baseline), [(1, ours), (-1, theirs)], metric, margin, level, seed
+            dict(zip(by, setting, strict=True)), (arm, baseline), [(1, ours), (-1, theirs)], metric, margin, level, seed
         )
-        for place, (ours, theirs) in cells.items()
+        for setting, (ours, theirs) in settings.items()
     ]
     if not found:
         raise LookupError(
-            f"no cell has finished runs of both {arm!r} and {baseline!r} among the records of a study's final stage"
+            f"no setting has finished runs of both {arm!r} and {baseline!r} among the records of a study's final stage"
         )
     return with_holm(found)
 
@@ -59,22 +59,22 @@ def interaction(
     level: float = LEVEL,
     seed: int = 0,
 ) -> list[Comparison]:
-    r"""Whether two treatments add up: the difference of differences of a 2 x 2 design, paired draw by draw.
+    r"""Whether two treatments add up: the difference of differences of a 2 x 2 design, paired by replicate.
 
     .. math:: D_i = (s_{i,\mathrm{both}} - s_{i,\mathrm{second}}) - (s_{i,\mathrm{first}} - s_{i,\mathrm{neither}})
 
-    with :math:`s` the score of an arm in draw i: what the first treatment adds beside the second, minus what it adds
-    alone. Zero: the effects add up. ``better``: together they do more than the sum, ``worse``: less, which two
+    with :math:`s` the score of an arm in replicate i: what the first treatment adds beside the second, minus what it
+    adds alone. Zero: the effects add up. ``better``: together they do more than the sum, ``worse``: less, which two
     treatments that each help may still do and be worth having both. ``equivalent``: the interval lies within
     ``margin``. Four scores vary more than two: where their noise is independent, an interaction takes twice the
-    draws of a difference of the same size.
+    replicates of a difference of the same size.
 
-    Returns a ``Comparison`` for every cell that has all four arms, in order of first appearance: ``arm`` is ``both``,
-    ``baseline`` is "first + second - neither", whose scores are what the sum of the effects predicts. Interval, test
-    rows, Holm's correction and the other arguments are those of :func:`compare`.
+    Returns a ``Comparison`` for every setting that has all four arms, in order of first appearance: ``arm`` is
+    ``both``, ``baseline`` is "first + second - neither", whose scores are what the sum of the effects predicts.
+    Interval, test rows, Holm's correction and the other arguments are those of :func:`compare`.
 
-    Raises ``LookupError`` when no cell has all four arms, ``ValueError`` when two of them are the same arm,
-    ``StudyError`` when one draw of an arm has two runs in a cell. Source: Montgomery 2017, Design and Analysis of
+    Raises ``LookupError`` when no setting has all four arms, ``ValueError`` when two of them are the same arm,
+    ``StudyError`` when an arm has two runs for one replicate. Source: Montgomery 2017, Design and Analysis of
     Experiments, chapter 6.
     """
     names = (both, first, second, neither)
@@ -85,21 +85,21 @@ def interaction(
     predicted = f"{first} + {second} - {neither}"
     found = [
         contrast(
-            dict(zip(by, place, strict=True)),
+            dict(zip(by, setting, strict=True)),
             (both, predicted),
-            [(sign, arm[place]) for sign, arm in zip((1, -1, -1, 1), arms, strict=True)],
+            [(sign, arm[setting]) for sign, arm in zip((1, -1, -1, 1), arms, strict=True)],
             metric,
             margin,
             level,
             seed,
         )
-        for place in arms[0]
-        if all(place in arm for arm in arms)
+        for setting in arms[0]
+        if all(setting in arm for arm in arms)
     ]
     if not found:
         raise LookupError(
-            f"no cell has finished runs of all of {', '.join(map(repr, names))} among the records of a study's final "
-            "stage"
+            f"no setting has finished runs of all of {', '.join(map(repr, names))} among the records of a study's "
+            "final stage"
         )
     return with_holm(found)
 
@@ -110,24 +110,24 @@ def scores(
     metric: str | None = None,
     by: Sequence[str] = BY,
 ) -> dict[tuple, Scores]:
-    """Scores of one arm of a study by cell and draw: ``{(task, size, encoder): {(split seed, seed): score}}``.
+    """Scores of one arm of a study by setting and replicate: ``{(task, size, encoder): {(split seed, seed): score}}``.
 
-    Raises ``StudyError`` when one draw has two runs in a cell.
+    Raises ``StudyError`` when one replicate has two runs in a setting.
     """
-    return {place: values(runs, metric) for place, runs in runs_of(records, arm, tuple(by)).items()}
+    return {setting: values(runs, metric) for setting, runs in runs_of(records, arm, tuple(by)).items()}
 
 
-def _cells(records: Iterable[Record], arms: tuple[str, str], by: tuple[str, ...]):
+def _settings(records: Iterable[Record], arms: tuple[str, str], by: tuple[str, ...]):
     records = list(records)
     first, second = (runs_of(records, arm, by) for arm in arms)
     if "encoder" in by:
         first, second = _at_encoders_of(first, second, by.index("encoder"))
-    return {place: (first[place], second[place]) for place in first if place in second}
+    return {setting: (first[setting], second[setting]) for setting in first if setting in second}
 
 
 def _at_encoders_of(first: dict, second: dict, at: int) -> tuple[dict, dict]:
-    """An arm that brings one encoder of its own stands beside every encoder of the other arm."""
-    ours, theirs = ({place[at] for place in runs} for runs in (first, second))
+    """An arm with one encoder of its own is compared at every encoder of the other arm."""
+    ours, theirs = ({setting[at] for setting in runs} for runs in (first, second))
     if not ours & theirs and min(len(ours), len(theirs)) == 1:
         if len(ours) == 1:
             first = _spread(first, theirs, at)
@@ -137,4 +137,4 @@ def _at_encoders_of(first: dict, second: dict, at: int) -> tuple[dict, dict]:
 
 
 def _spread(runs: dict, encoders: Iterable[str], at: int) -> dict:
-    return {(*p[:at], encoder, *p[at + 1 :]): draws for encoder in sorted(encoders) for p, draws in runs.items()}
+    return {(*s[:at], encoder, *s[at + 1 :]): of for encoder in sorted(encoders) for s, of in runs.items()}

@@ -1,4 +1,4 @@
-"""A difference in one cell, draw by draw, with its errors and what may be said of it; and many of them at once."""
+"""A difference in one setting, paired by replicate, with its errors and what may be said; and many of them at once."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 
 from klnorm_lib.study.stats import multiple
-from klnorm_lib.study.stats.paired import Draw
+from klnorm_lib.study.stats.paired import Replicate
 
 MARGIN, LEVEL = 0.01, 0.95
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Arm minus baseline in one cell: a difference for each draw that both have, and what they say together.
+    """Arm minus baseline in one setting: a difference for each replicate that both have, and what they say together.
 
-    Of an ``interaction``, ``baseline`` names the sum that the arm is held against.
+    Of an ``interaction``, ``baseline`` names the sum that the arm is compared with.
 
     ``low`` and ``high`` bound the mean difference at ``level``, with the error of the test rows where ``rows`` (their
     number) is given; the ``verdict`` follows from them and ``margin``. ``bca`` and ``bootstrap`` (percentile) are of
-    the draws alone. ``p_improvement`` is the share of draws in which the arm is better, ties by half. ``p_holm`` is
-    corrected over the comparisons that were made together. ``missing`` counts the draws that only one arm has a score
-    for, ``note`` says what else is not there; an interval is NaN where none can be given. ``cell`` holds what ``by``
-    named.
+    the replicates alone. ``p_improvement`` is the share of replicates in which the arm is better, ties by half.
+    ``p_holm`` is corrected over the comparisons that were made together. ``missing`` counts the replicates that only
+    one arm has a score for, ``note`` says what else is not there; an interval is NaN where none can be given.
+    ``setting`` gives what ``by`` named.
     """
 
     task: str | None
@@ -35,7 +35,7 @@ class Comparison:
     baseline: str
     metric: str
     k: int
-    draws: tuple[Draw, ...]
+    replicates: tuple[Replicate, ...]
     differences: np.ndarray
     scores_arm: np.ndarray
     scores_baseline: np.ndarray
@@ -57,7 +57,7 @@ class Comparison:
     rows: int | None
     missing: int
     note: str
-    cell: Mapping[str, Any]
+    setting: Mapping[str, Any]
 
     @property
     def within_margin(self) -> bool:
@@ -65,7 +65,7 @@ class Comparison:
         return -self.margin < self.low and self.high < self.margin
 
     def __str__(self) -> str:
-        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}] {self.verdict}, {self.k} draws"
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}] {self.verdict}, {self.k} replicates"
 
 
 def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:

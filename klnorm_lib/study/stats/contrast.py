@@ -1,4 +1,4 @@
-"""A sum of arms with signs, draw by draw in one cell: what ``compare`` and ``interaction`` have in common."""
+"""A sum of arms with signs, paired by replicate in one setting: what ``compare`` and ``interaction`` have in common."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from klnorm_lib.study.record import Record
 from klnorm_lib.study.spec import ELSEWHERE
 from klnorm_lib.study.stats import aggregate, metric, resample
 from klnorm_lib.study.stats.comparison import Comparison
-from klnorm_lib.study.stats.mean import Mean, mean_of_draws, mean_of_rows
-from klnorm_lib.study.stats.paired import Draw, Scores, verdict
+from klnorm_lib.study.stats.mean import Mean, mean_of_replicates, mean_of_rows
+from klnorm_lib.study.stats.paired import Replicate, Scores, verdict
 
-Runs = dict[Draw, Record]
+Runs = dict[Replicate, Record]
 
 
 def runs_of(records: Iterable[Record], arm: str, by: tuple[str, ...]) -> dict[tuple, Runs]:
-    """The finished final runs of an arm by cell and draw; raises ``StudyError`` for two runs of one draw in a cell."""
+    """The finished final runs of an arm by setting and replicate; raises ``StudyError`` for two of one replicate."""
     found: dict[tuple, Runs] = defaultdict(dict)
     for record in records:
         study = getattr(record, "study", None)
         if record.status != "finished" or not study or study["stage"] != "final" or study["arm"] != arm:
             continue
-        place = tuple(_field(record, name) for name in by)
-        draw = record.run["split_seed"], record.run["seed"]
-        other = found[place].setdefault(draw, record)
-        if other is not record and _asked(other) != _asked(record):
+        setting = tuple(_field(record, name) for name in by)
+        replicate = record.run["split_seed"], record.run["seed"]
+        other = found[setting].setdefault(replicate, record)
+        if other is not record and _run_fields(other) != _run_fields(record):
             raise StudyError(
-                f"arm {arm!r} has two different runs for draw {draw} in cell {place}; keep the records of one study "
-                "or part, or add the field in which they differ to `by`"
+                f"arm {arm!r} has two different runs for replicate {replicate} in setting {setting}; keep the records "
+                "of one study or part, or add the field in which they differ to `by`"
             )
     return found
 
 
-def _asked(record: Record) -> dict[str, Any]:
+def _run_fields(record: Record) -> dict[str, Any]:
     return {name: value for name, value in record.run.items() if name not in ELSEWHERE}
 
 
@@ -50,14 +50,14 @@ def _field(record: Record, name: str) -> Any:
     return record.study[name] if name in ("part", "name") else record.run.get(name)
 
 
-def values(runs: Mapping[Draw, Record], name: str | None) -> Scores:
-    """The scores of runs by draw, those left out that have none or one that is not finite."""
-    found = {draw: metric.value(record, name) for draw, record in runs.items()}
-    return {draw: value for draw, value in found.items() if value is not None and math.isfinite(value)}
+def values(runs: Mapping[Replicate, Record], name: str | None) -> Scores:
+    """The scores of runs by replicate, those left out that have none or one that is not finite."""
+    found = {replicate: metric.value(record, name) for replicate, record in runs.items()}
+    return {replicate: value for replicate, value in found.items() if value is not None and math.isfinite(value)}
 
 
 def contrast(
-    cell: Mapping[str, Any],
+    setting: Mapping[str, Any],
     names: tuple[str, str],
     arms: Sequence[tuple[int, Runs]],
     name: str | None,
@@ -65,39 +65,39 @@ def contrast(
     level: float,
     seed: int,
 ) -> Comparison:
-    """The sum over ``arms`` of sign times score, over the draws that all arms have; ``p_holm`` is left open.
+    """The sum over ``arms`` of sign times score, over the replicates that all arms have; ``p_holm`` is left open.
 
     ``names``: of the first arm and of what is subtracted from it. ``arms``: (sign, runs), the first with sign 1.
     """
     scores = [values(runs, name) for _, runs in arms]
-    draws = sorted(set.intersection(*map(set, scores)))
+    replicates = sorted(set.intersection(*map(set, scores)))
     notes = []
-    missing = len(set().union(*(runs for _, runs in arms))) - len(draws)
+    missing = len(set().union(*(runs for _, runs in arms))) - len(replicates)
     if missing:
-        notes.append(f"{missing} of {missing + len(draws)} draws left out, where an arm has no score")
+        notes.append(f"{missing} of {missing + len(replicates)} replicates left out, where an arm has no score")
     full = metric.full_name(next(iter(arms[0][1].values())), name)
     better_larger = metric.larger_is_better(full)
     signed = [
-        sign * np.array([own[draw] for draw in draws], dtype=float) for (sign, _), own in zip(arms, scores, strict=True)
+        sign * np.array([own[r] for r in replicates], dtype=float) for (sign, _), own in zip(arms, scores, strict=True)
     ]
     ours, rest = signed[0], sum(signed[1:])
-    rows = _signed_rows([(sign, [runs[d] for d in draws]) for sign, runs in arms], name)
+    rows = _signed_rows([(sign, [runs[r] for r in replicates]) for sign, runs in arms], name)
     if isinstance(rows, str):
         notes.append(rows)
         rows = None
     change = ours + rest
-    mean = mean_of_draws(change) if rows is None else mean_of_rows(change, rows)
+    mean = mean_of_replicates(change) if rows is None else mean_of_rows(change, rows)
     low, high, said = _verdict(mean, rows, level, margin, better_larger, notes, len(arms))
     chance, chances = aggregate.probability_of_improvement(change if better_larger else -change, level)
     return Comparison(
-        task=cell.get("task"),
-        size=cell.get("size"),
-        encoder=cell.get("encoder"),
+        task=setting.get("task"),
+        size=setting.get("size"),
+        encoder=setting.get("encoder"),
         arm=names[0],
         baseline=names[1],
         metric=full,
-        k=len(draws),
-        draws=tuple(draws),
+        k=len(replicates),
+        replicates=tuple(replicates),
         differences=change,
         scores_arm=ours,
         scores_baseline=-rest,
@@ -119,7 +119,7 @@ def contrast(
         rows=None if rows is None else rows.shape[1],
         missing=missing,
         note="; ".join(notes),
-        cell=cell,
+        setting=setting,
     )
 
 
@@ -128,18 +128,18 @@ def _verdict(mean: Mean, rows, level, margin, better_larger, notes: list[str], a
         low, high = mean.interval(level)
         return low, high, verdict(low, high, margin, better_larger)
     if mean.seed_df < 1:
-        notes.append("fewer than two draws in common, so no spread can be estimated")
+        notes.append("fewer than two replicates in common, so no spread can be estimated")
         return math.nan, math.nan, "cannot tell"
     if rows is not None and not rows.any():
         same = "both arms gave every test row the same score" if arms == 2 else "the arms add up on every test row"
-        notes.append(f"{same} in every draw")
+        notes.append(f"{same} in every replicate")
         return 0.0, 0.0, "equivalent"
-    notes.append("the difference is the same in every draw, so no spread can be estimated")
+    notes.append("the difference is the same in every replicate, so no spread can be estimated")
     return math.nan, math.nan, "cannot tell"
 
 
 def _signed_rows(arms: Sequence[tuple[int, Sequence[Record]]], name: str | None) -> np.ndarray | str:
-    """The signed sum of the arms for each draw and test row, or in words why there is none."""
+    """The signed sum of the arms for each replicate and test row, or in words why there is none."""
     from klnorm_lib.study.rows import decode
 
     entries = [[metric.rows(record, name) for record in arm] for _, arm in arms]

@@ -1,4 +1,4 @@
-"""The mean difference and its two errors: that of the draws, and that of the test rows which all draws share."""
+"""The mean difference and its two errors: that of the replicates, and that of the test rows which all of them share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROUNDING = 1e-12  # differences that vary by less are the same number, written w
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean with the standard error from draws and that from test rows, each with its degrees of freedom."""
+    """A mean with the standard error from replicates and that from test rows, each with its degrees of freedom."""
 
     value: float
     seed_se: float
@@ -40,8 +40,8 @@ class Mean:
         if not self.has_spread:
             return math.nan
         upper = (1 + level) / 2
-        draws = stats.t.ppf(upper, self.seed_df) * self.seed_se
-        return float(math.hypot(draws, stats.t.ppf(upper, self.row_df) * self.row_se))
+        seeds = stats.t.ppf(upper, self.seed_df) * self.seed_se
+        return float(math.hypot(seeds, stats.t.ppf(upper, self.row_df) * self.row_se))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The value minus and plus the half width."""
@@ -59,15 +59,15 @@ class Mean:
 
         def beyond(log_p: float) -> float:
             tail = math.exp(log_p) / 2
-            draws = stats.t.isf(tail, self.seed_df) * self.seed_se
-            return math.hypot(draws, stats.t.isf(tail, self.row_df) * self.row_se) - abs(self.value)
+            seeds = stats.t.isf(tail, self.seed_df) * self.seed_se
+            return math.hypot(seeds, stats.t.isf(tail, self.row_df) * self.row_se) - abs(self.value)
 
         lowest = math.log(1e-12)
         return 1e-12 if beyond(lowest) < 0 else math.exp(optimize.brentq(beyond, lowest, 0.0, xtol=1e-10))
 
 
-def mean_of_draws(differences: ArrayLike) -> Mean:
-    """The mean of paired differences (k,) with the error of the draws alone: it speaks for these test rows only."""
+def mean_of_replicates(differences: ArrayLike) -> Mean:
+    """The mean of paired differences (k,) with the error of the replicates alone: it is for these test rows only."""
     values = np.asarray(differences, dtype=float)
     k = len(values)
     varies = k > 1 and np.ptp(values) > ROUNDING * max(1.0, np.abs(values).max())
@@ -76,34 +76,36 @@ def mean_of_draws(differences: ArrayLike) -> Mean:
 
 
 def mean_of_rows(differences: ArrayLike, rows: ArrayLike) -> Mean:
-    r"""The mean of paired differences with the errors of draws and of test rows: it speaks for new rows as well.
+    r"""The mean of paired differences with the errors of replicates and of test rows: it speaks for new rows as well.
 
-    Model: ``D[i, j] = m + a[i] + b[j] + e[i, j]``, draws i and rows j crossed, all effects random and independent. The
-    mean of all has the variance ``var(a) / k + var(b) / n + var(e) / (k n)``, which the mean squares give:
+    Model: ``D[i, j] = m + a[i] + b[j] + e[i, j]``, replicates i and rows j crossed, all effects random and independent.
+    The mean of all has the variance ``var(a) / k + var(b) / n + var(e) / (k n)``, which the mean squares give:
 
     .. math::
 
-        \mathrm{se}_\mathrm{seed}^2 = \frac{MS_\mathrm{draw}}{kn}, \qquad
+        \mathrm{se}_\mathrm{seed}^2 = \frac{MS_\mathrm{replicate}}{kn}, \qquad
         \mathrm{se}_\mathrm{row}^2 = \frac{\max(0,\ MS_\mathrm{row} - MS_\mathrm{residual})}{kn}
 
-    The residual is within both mean squares of draws and of rows, and is therefore taken off once.
+    The residual is within both mean squares, of replicates and of rows, and is therefore taken off once.
 
-    ``differences`` (k,): of the metric, they give the value and the error of the draws; ``rows`` (k, n): arm minus
-    baseline for each draw and test row, as row scores. Raises ``ValueError`` for other shapes or values that are not
-    finite. Source: Searle, Casella and McCulloch 1992, Variance Components.
+    ``differences`` (k,): of the metric, they give the value and the error of the replicates; ``rows`` (k, n): arm minus
+    baseline for each replicate and test row, as row scores. Raises ``ValueError`` for other shapes or values that are
+    not finite. Source: Searle, Casella and McCulloch 1992, Variance Components.
     """
-    of_draws = mean_of_draws(differences)
+    of_replicates = mean_of_replicates(differences)
     table = np.asarray(rows, dtype=float)
-    k = of_draws.seed_df + 1
+    k = of_replicates.seed_df + 1
     if table.ndim != 2 or len(table) != k or table.shape[1] < 2:
-        raise ValueError(f"row scores need the shape (draws, rows), {k} draws and at least 2 rows, got {table.shape}")
+        raise ValueError(
+            f"row scores need the shape (replicates, rows), {k} replicates and at least 2 rows, got {table.shape}"
+        )
     if not np.isfinite(table).all():
         raise ValueError("row scores must be finite")
     n = table.shape[1]
     if k < 2:
-        return of_draws
-    by_draw, by_row = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
+        return of_replicates
+    by_replicate, by_row = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
     of_rows = k * by_row.var(ddof=1)
-    residual = np.square(table - by_draw - by_row + table.mean()).sum() / ((k - 1) * (n - 1))
+    residual = np.square(table - by_replicate - by_row + table.mean()).sum() / ((k - 1) * (n - 1))
     error = math.sqrt(max(0.0, of_rows - residual) / (k * n))
-    return Mean(of_draws.value, of_draws.seed_se, of_draws.seed_df, error, n - 1)
+    return Mean(of_replicates.value, of_replicates.seed_se, of_replicates.seed_df, error, n - 1)

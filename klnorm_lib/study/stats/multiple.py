@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    r"""Corrected p values (m,): the chance of any false alarm among all m stays below the level they are held to.
+    r"""Corrected p values (m,): the chance of any false alarm among all m stays below the level they are tested at.
 
     .. math:: \tilde p_{(i)} = \max_{j \le i} \min\bigl(1,\ (m - j + 1)\, p_{(j)}\bigr)
 

@@ -1,4 +1,7 @@
-"""Paired differences: the same draw of data and seed for both arms, one difference a draw, and what they may say."""
+"""Paired differences: one for each replicate that two arms have in common, and what they may say.
+
+A *replicate* is a pair (split seed, model seed): the same labelled rows and the same seed for every arm.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,20 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from klnorm_lib.study.stats.mean import mean_of_draws
+from klnorm_lib.study.stats.mean import mean_of_replicates
 
-Draw = tuple[int, int]
-Scores = dict[Draw, float]
+Replicate = tuple[int, int]
+Scores = dict[Replicate, float]
 
 
-def common(first: Mapping[Draw, object], second: Mapping[Draw, object]) -> list[Draw]:
-    """The draws (split seed, seed) that both arms have, in order."""
+def common(first: Mapping[Replicate, object], second: Mapping[Replicate, object]) -> list[Replicate]:
+    """The replicates that both arms have, in order."""
     return sorted(set(first) & set(second))
 
 
 def differences(first: Scores, second: Scores) -> np.ndarray:
-    """First minus second for every draw that both arms have, in order of the draws."""
-    return np.array([first[draw] - second[draw] for draw in common(first, second)])
+    """First minus second for every replicate that both arms have, in their order."""
+    return np.array([first[replicate] - second[replicate] for replicate in common(first, second)])
 
 
 def t_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float]:
@@ -32,14 +35,14 @@ def t_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, flo
     """
     if len(differences) < 2:
         raise ValueError(f"an interval needs at least 2 paired differences, got {len(differences)}")
-    mean = mean_of_draws(differences)
+    mean = mean_of_replicates(differences)
     return mean.interval(level) if mean.has_spread else (mean.value, mean.value)
 
 
 def verdict(low: float, high: float, margin: float | None = None, larger_is_better: bool = True) -> str:
     """What the interval of a difference allows: ``better``, ``worse``, ``equivalent`` or ``cannot tell``.
 
-    Better or worse when the interval leaves zero out; equivalent when it holds zero and lies inside
+    Better or worse when the interval leaves zero out; equivalent when it includes zero and lies inside
     (-``margin``, ``margin``), which is two one-sided tests at half of one minus the interval's level; else we cannot
     tell. Without a ``margin`` nothing is called equivalent, and an interval of NaN allows no verdict. Source of the
     two one-sided tests: Schuirmann 1987.

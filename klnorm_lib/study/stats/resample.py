@@ -1,4 +1,4 @@
-"""Bootstrap intervals: percentile and BCa of one cell's mean, and stratified by task for a statistic of many."""
+"""Bootstrap intervals: percentile and BCa of the mean in one setting, and stratified by task for many at once."""
 
 from __future__ import annotations
 
@@ -60,18 +60,18 @@ def stratified(
     seed: int = 0,
     paired: bool = True,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a statistic over several tasks, draws resampled within each task.
+    """Percentile bootstrap interval of a statistic over several tasks, replicates resampled within each task.
 
-    ``matrices``: for each arm a (draws, tasks) array or a list of one array of scores a task; ``statistic`` takes as
-    many such lists and gives a number, e.g. ``interquartile_mean`` or ``lambda x, y: ...``. The tasks are the strata:
-    they are fixed, only draws are drawn again. ``paired``: both arms take the same draws, as they were trained;
-    otherwise each arm takes its own (the definition of Agarwal et al. 2021). Raises ``ValueError`` for arms with other
-    tasks or, when paired, other numbers of draws.
+    ``matrices``: for each arm a (replicates, tasks) array or a list of one array of scores a task; ``statistic`` takes
+    as many such lists and gives a number, e.g. ``interquartile_mean`` or ``lambda x, y: ...``. The tasks are the
+    strata: they are fixed, only replicates are resampled. ``paired``: both arms take the same ones, as they were
+    trained; otherwise each arm takes its own (the definition of Agarwal et al. 2021). Raises ``ValueError`` for arms
+    with other tasks or, when paired, other numbers of replicates.
     """
     arms = [strata(matrix) for matrix in matrices]
     sizes = [[len(task) for task in arm] for arm in arms]
     if not arms or any(len(s) != len(sizes[0]) for s in sizes) or (paired and any(s != sizes[0] for s in sizes)):
-        raise ValueError(f"the arms need the same tasks, and draws in pairs; numbers of draws by task: {sizes}")
+        raise ValueError(f"the arms need the same tasks, and replicates in pairs; their numbers by task: {sizes}")
     rng = np.random.default_rng(seed)
     found = np.empty(resamples)
     for i in range(resamples):
@@ -87,10 +87,10 @@ def stratified(
 
 
 def strata(matrix: ArrayLike | Sequence[ArrayLike]) -> list[np.ndarray]:
-    """One array of scores a task, from a (draws, tasks) array or from such a list; raises ``ValueError`` if empty."""
+    """One array of scores a task, from a (replicates, tasks) array or such a list; raises ``ValueError`` if empty."""
     if isinstance(matrix, np.ndarray):
         if matrix.ndim != 2:
-            raise ValueError(f"scores need the shape (draws, tasks), got {matrix.shape}")
+            raise ValueError(f"scores need the shape (replicates, tasks), got {matrix.shape}")
         matrix = list(matrix.T)
     tasks = [np.asarray(task, dtype=float) for task in matrix]
     if not tasks or any(task.ndim != 1 or not len(task) for task in tasks):
