@@ -131,4 +131,5 @@ def test_bootstraps_repeat_with_their_seed_and_need_two_values():
         assert interval(values) == interval(values)
         assert interval(values) != interval(values, seed=1)
         assert math.isnan(interval([1.0])[0])
-        assert interval([0.3, 0.3, 0.3]) == (0.3, 0.3)
+        assert interval([0.3, 0.3, 0.3]) == pytest.approx((0.3, 0.3))
+        assert interval([0.1 + 0.2, 0.3, 0.3]) == pytest.approx((0.3, 0.3)), "the same but for rounding"

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from klnorm_lib.study.stats.mean import mean_of_replicates
+
 RESAMPLES = 9_999
 
 
@@ -39,8 +41,9 @@ def _bootstrap(differences: ArrayLike, method: str, level: float, resamples: int
     values = np.asarray(differences, dtype=float)
     if len(values) < 2:
         return math.nan, math.nan
-    if np.ptp(values) == 0:  # scipy has NaN and a warning for BCa
-        return float(values[0]), float(values[0])
+    mean = mean_of_replicates(values)
+    if not mean.has_spread:  # scipy has NaN and a warning for BCa, where values differ by rounding alone as well
+        return mean.value, mean.value
     low, high = stats.bootstrap(
         (values,),
         np.mean,
