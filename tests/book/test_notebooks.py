@@ -1,4 +1,4 @@
-"""Every notebook obeys the law."""
+"""Every notebook keeps the rules."""
 
 import re
 
@@ -6,21 +6,21 @@ import nbformat
 import pytest
 import repo_url
 
-from tests.book import NOTEBOOKS, ROOT, law
+from tests.book import NOTEBOOKS, ROOT, notebook_rules
 
 RULES = {
-    "first cell": law.first_cell,
-    "Colab cell": lambda notebook: law.colab_cell(notebook, repo_url.current(ROOT)),
-    "parameters": law.parameters_cell,
-    "size": law.size,
-    "no outputs": law.stripped,
-    "form": law.form,
-    "versions last": law.last_cell,
-    "alt text": law.alternative_text,
-    "stands alone": law.own_feet,
-    "citations": law.citations,
-    "take-away and exercises": law.ending,
-    "equations": lambda notebook: law.equations(notebook, ROOT),
+    "first cell": notebook_rules.first_cell,
+    "Colab cell": lambda notebook: notebook_rules.colab_cell(notebook, repo_url.current(ROOT)),
+    "parameters": notebook_rules.parameters_cell,
+    "size": notebook_rules.size,
+    "no outputs": notebook_rules.stripped,
+    "form": notebook_rules.form,
+    "versions last": notebook_rules.last_cell,
+    "alt text": notebook_rules.alternative_text,
+    "stands alone": notebook_rules.stands_alone,
+    "citations": notebook_rules.citations,
+    "take-away and exercises": notebook_rules.ending,
+    "equations": lambda notebook: notebook_rules.equations(notebook, ROOT),
 }
 
 
@@ -30,7 +30,7 @@ def path(request):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_law(path, rule):
+def test_rule(path, rule):
     notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
     assert not list(RULES[rule](notebook))
 

@@ -7,7 +7,7 @@ import typed_numbers
 
 from klnorm_lib.encoders.sources import HERE
 from klnorm_lib.pages import card, evidence
-from tests.book import NOTEBOOKS, PROSE, ROOT, law
+from tests.book import NOTEBOOKS, PROSE, ROOT, notebook_rules
 
 CARDS = sorted(HERE.glob("*/README.md"))
 PARTS = sorted((ROOT / "klnorm_lib/pages").glob("*.md"))  # the prose of pages that the library fills
@@ -35,7 +35,7 @@ def test_no_typed_numbers_in_notebooks(name):
 @pytest.mark.parametrize("name", [*(n for n in PAGES if n.startswith("book/")), *CHAPTERS])
 def test_papers_are_cited_and_not_linked(name):
     text = (PAGES | CHAPTERS)[name].read_text(encoding="utf-8")
-    assert not law.PAPER_ADDRESS.findall(text)
+    assert not notebook_rules.PAPER_ADDRESS.findall(text)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The law of notebooks: functions that take a notebook and return what is wrong with it, in words."""
+"""Rules for notebooks: functions that take a notebook and return what is wrong with it, in words."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def alternative_text(notebook: NotebookNode) -> Iterator[str]:
             yield f'cell {index} draws; describe the figure in metadata {{"mystnb": {{"image": {{"alt": "…"}}}}}}'
 
 
-def own_feet(notebook: NotebookNode) -> Iterator[str]:
+def stands_alone(notebook: NotebookNode) -> Iterator[str]:
     for index, cell in code_cells(notebook):
         if re.search(r"%run\b|import_ipynb|nbimporter|from notebooks\b|import notebooks\b|\.ipynb\b", cell.source):
             yield f"cell {index} uses another notebook; a chapter stands alone"

@@ -1,4 +1,4 @@
-"""The law itself: a notebook that keeps it passes, and each way of breaking it is noticed."""
+"""The rules for notebooks: one that keeps them passes, and each way of breaking them is noticed."""
 
 import copy
 
@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from tests.book import ROOT, law
+from tests.book import ROOT, notebook_rules
 from tests.book.test_notebooks import RULES
 
 URL = "https://github.com/org/repo"
@@ -17,7 +17,7 @@ x = 1
 $$ (eq-one)
 
 <small>Computed by `klnorm_lib.functional.kl_diag_gaussian`; asserted by
-`tests/book/test_law.py::test_good_notebook`.</small>
+`tests/book/test_notebook_rules.py::test_good_notebook`.</small>
 """
 
 
@@ -35,8 +35,8 @@ def notebook():
     figure = {"mystnb": {"image": {"alt": "One line that rises from left to right."}}}
     cells = [
         new_markdown_cell(first),
-        code(law.COLAB_CELL.format(url=URL), "hide-cell", "colab"),
-        code(law.PARAMETERS_CELL, "parameters"),
+        code(notebook_rules.COLAB_CELL.format(url=URL), "hide-cell", "colab"),
+        code(notebook_rules.PARAMETERS_CELL, "parameters"),
         new_markdown_cell(EQUATION),
         code("fig, ax = plt.subplots()", **figure),
         *(new_markdown_cell(f"Idea {i} {{cite:p}}`key`.") for i in range(12)),
@@ -51,7 +51,7 @@ def notebook():
 
 def judge(rule, notebook):
     if rule == "Colab cell":
-        return list(law.colab_cell(notebook, URL))
+        return list(notebook_rules.colab_cell(notebook, URL))
     return list(RULES[rule](notebook))
 
 
@@ -73,8 +73,11 @@ BROKEN = {
     "no question": ("first cell", set_source(0, "# T\n\nYou will be able to say; `ci` `colab` `paper`")),
     "nothing to say": ("first cell", set_source(0, "# T\n\nWhy? `ci` `colab` `paper`")),
     "no time at colab": ("first cell", set_source(0, "# T\n\nWhy? You will be able to say; `ci` `paper`")),
-    "other repository": ("Colab cell", set_source(1, law.COLAB_CELL.format(url="https://github.com/else/where"))),
-    "pins torch": ("Colab cell", set_source(1, law.COLAB_CELL.format(url=URL) + ' "torch==2.0"')),
+    "other repository": (
+        "Colab cell",
+        set_source(1, notebook_rules.COLAB_CELL.format(url="https://github.com/else/where")),
+    ),
+    "pins torch": ("Colab cell", set_source(1, notebook_rules.COLAB_CELL.format(url=URL) + ' "torch==2.0"')),
     "untagged Colab cell": ("Colab cell", set_metadata(1)),
     "second installation": ("Colab cell", set_source(4, "%pip install numpy")),
     "no parameters": ("parameters", set_metadata(2)),
@@ -117,11 +120,11 @@ def test_every_rule_can_fail():
 
 def test_two_equations_in_one_cell_are_both_looked_at():
     second = EQUATION.replace("eq-one", "eq-two").replace("kl_diag_gaussian", "no_such")
-    assert [p for p in law.equation_problems(EQUATION + "\n" + second, ROOT) if "eq-two" in p]
-    assert not list(law.equation_problems(EQUATION + "\n" + EQUATION.replace("eq-one", "eq-two"), ROOT))
+    assert [p for p in notebook_rules.equation_problems(EQUATION + "\n" + second, ROOT) if "eq-two" in p]
+    assert not list(notebook_rules.equation_problems(EQUATION + "\n" + EQUATION.replace("eq-one", "eq-two"), ROOT))
 
 
 def test_test_nodes_in_classes_and_with_parameters():
-    assert law.defines_test("tests/book/test_law.py::test_broken_notebook[no title]", ROOT)
-    assert not law.defines_test("tests/book/test_law.py::judge", ROOT)
-    assert not law.defines_test("tests/book/test_law.py", ROOT)
+    assert notebook_rules.defines_test("tests/book/test_notebook_rules.py::test_broken_notebook[no title]", ROOT)
+    assert not notebook_rules.defines_test("tests/book/test_notebook_rules.py::judge", ROOT)
+    assert not notebook_rules.defines_test("tests/book/test_notebook_rules.py", ROOT)
