@@ -103,7 +103,7 @@ BROKEN = {
     "no such function": ("equations", set_source(3, EQUATION.replace("kl_diag_gaussian", "no_such"))),
     "no such module": ("equations", set_source(3, EQUATION.replace("klnorm_lib.functional", "klnorm_lib.no_such"))),
     "no such test": ("equations", set_source(3, EQUATION.replace("test_good_notebook", "test_no_such"))),
-    "no such file": ("equations", set_source(3, EQUATION.replace("test_law.py", "no_such.py"))),
+    "no such file": ("equations", set_source(3, EQUATION.replace("test_notebook_rules.py", "no_such.py"))),
 }
 
 
