@@ -86,7 +86,7 @@ def tensor_sites(names: Iterable[str]) -> dict[str, str | None]:
     if strangers:
         more = f" and {len(strangers) - 8} more" if len(strangers) > 8 else ""
         raise ValueError(
-            f"cannot tell which dropout site these parameters stand before: {', '.join(strangers[:8])}{more}. Known "
+            f"cannot tell which dropout site these parameters are upstream of: {', '.join(strangers[:8])}{more}. Known "
             "are the parameters of BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa-v2, MPNet, Wav2Vec2, HuBERT, WavLM, "
             "UniSpeech, Data2VecAudio and SEW; for another encoder give the rates yourself: GuidedDropout(rates={...})"
         )

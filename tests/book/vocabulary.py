@@ -65,7 +65,8 @@ WORDS = (
         ("The next cell of the notebook prints it.", "in place of the head", "a cell that asserts them", "took place"),
     ),
     Word(
-        rf"\bin (?:squared )?points\b|, points(?=[\"'\n;:]|$)|\(points\)|\bpoints of accuracy\b|(?:\{{\}}|\d) points?\b"
+        rf"\bin (?:squared )?points\b|, points(?=[\"'\n;:]|$)|\(points\)|\bpoints of accuracy\b"
+        r"|(?:\{\}|\d) points?\b(?! at\b)"
         rf"|\b(?:by|of|gains?) (?:one|half a|a|{COUNT}) points?\b|\bone point (?:to|on) either\b|\bshow one point\b"
         r"|(?<!percentage )\bpoints? (?:more|better|worse|higher|lower|less)\b",
         "percentage point (pp)",
@@ -133,10 +134,10 @@ WORDS = (
         ("They dealt with it.",),
     ),
     Word(
-        r"(?<![\w.%$\\])\.\d+(?![\w.]*/)",
+        r"(?<![\w.%$\\])\.\d+(?![\d.]*[efg%/])",
         "a rate with a leading zero",
         ("A dropout of .1 everywhere.", "between .05 and .1"),
-        ("A dropout of 0.1.", "The arm `uniform .1`.", "version 2.4.1", "`{:.2f}`", "%.2f"),
+        ("A dropout of 0.1.", "The arm `uniform .1`.", "version 2.4.1", "`{:.2f}`", "%.2f", "+.3f"),
     ),
 )
 
@@ -172,8 +173,10 @@ def said_in(source: str) -> str:
     return "\n".join(re.sub(r"\{[^{}\n]*\}", "{}", text) for text in prose)
 
 
-def of_module(source: str) -> Iterator[str]:
-    """Private words in the docstrings of a module."""
+def of_module(source: str, strings: bool = True) -> Iterator[str]:
+    """Private words in the docstrings of a module and, if ``strings``, in its other strings and its comments."""
+    if strings:
+        yield from problems(re.sub(r"``[^`]*``|:\w+:`[^`]*`", "", said_in(source)))
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield from problems(typed_numbers.prose_of(re.sub(r"``[^`]*``", "", ast.get_docstring(node) or "")))

@@ -11,7 +11,7 @@ from klnorm_lib.sites.scores import AGGREGATIONS, site_scores
 from tests import zoo
 from tests.sites.test_sites import EXPECTED, lora
 
-# Tensors that stand before each kind of site: 5, 6, 4 and 4 in BERT, as published.
+# Tensors upstream of each kind of site: 5, 6, 4 and 4 in BERT, as published.
 COUNTS = dict.fromkeys(zoo.TEXT, {"embeddings": 5, "attention_probs": 6, "attention_output": 4, "ffn_output": 4})
 COUNTS["distilbert"] = {"embeddings": 4, "attention_probs": 6, "ffn_output": 4}
 COUNTS["mpnet"] = COUNTS["bert"] | {"embeddings": 4}
