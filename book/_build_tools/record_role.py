@@ -1,7 +1,7 @@
 """A Sphinx extension: ``{record}`` before words in backticks puts a result from the records into a sentence.
 
 The words say which, "text: klnorm_b minus plain on trec at 200", as in ``klnorm_lib.pages.quote``; the page then reads
-"+1.2 points [...], cannot tell, 10 draws". A result that the records do not hold stops the build.
+"+1.2 percentage points [...], cannot tell, 10 replicates". A result that the records do not hold stops the build.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import klnorm_lib
+from klnorm_lib.studies import names as names_of_studies
 
 HERE = Path(klnorm_lib.__file__).parent
 STATED = re.compile(r'^ {4}name(?:: ClassVar\[str\])? = "(\w+)"', re.MULTILINE)
@@ -40,7 +41,7 @@ def encoder(incomplete: str) -> list[str]:
 
 def study(incomplete: str) -> list[str]:
     """Names of packaged studies that begin so."""
-    return _starting(incomplete, (path.stem for path in (HERE / "studies").glob("*.yaml")))
+    return _starting(incomplete, names_of_studies())
 
 
 def mirrored() -> list[str]:

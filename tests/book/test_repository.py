@@ -86,7 +86,7 @@ def test_environment_asks_for_extras_that_exist():
 
 
 def test_the_extras_are_those_that_are_promised():
-    assert {"book", "test", "speech", "cluster"} <= set(PROJECT["optional-dependencies"])
+    assert {"book", "test", "cluster"} <= set(PROJECT["optional-dependencies"])
 
 
 def test_constraints_pin_every_dependency_within_its_bounds():
@@ -94,7 +94,7 @@ def test_constraints_pin_every_dependency_within_its_bounds():
     for pin in constraints():
         pins.setdefault(canonicalize_name(pin.name), []).append(pin)
     extras = PROJECT["optional-dependencies"]
-    for text in [*PROJECT["dependencies"], *extras["book"], *extras["test"], *extras["speech"]]:
+    for text in [*PROJECT["dependencies"], *extras["book"], *extras["test"]]:
         wanted = Requirement(text)
         found = pins.get(canonicalize_name(wanted.name), [])
         assert found, f"constraints.txt does not pin {wanted.name}"

@@ -11,7 +11,7 @@ from klnorm_lib.cli import fisher as cli_fisher
 from klnorm_lib.pretraining.mlm_head import MLMHeadConfig
 from klnorm_lib.probes.fisher.estimate import FisherConfig
 from tests import language
-from tests.cli.test_cli import call
+from tests.cli import call
 
 
 @pytest.fixture(scope="module")
