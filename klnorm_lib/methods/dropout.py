@@ -79,7 +79,10 @@ class Dropout(Method):
     @property
     def properties(self) -> frozenset[str]:
         rates = [self.p] if self.rates is None else self.rates.values()
-        return drawing(any(rates), mean_preserving=max(rates) < 1)  # at rate 1 nothing but zeros is left
+        draws = any(0 < p < 1 for p in rates)
+        stated = drawing(draws, mean_preserving=max(rates) < 1)
+        # At rate 1 nothing but zeros is left, in training and without a draw.
+        return stated if draws or max(rates) < 1 else stated - {"identity_at_init"}
 
     def added_parameters(self, width: int, outputs: int = 2) -> int:
         """None: 0."""

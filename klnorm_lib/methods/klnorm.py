@@ -107,8 +107,10 @@ class KLNorm(Method):
     def properties(self) -> frozenset[str]:
         # The pooled vector was not normalised before; inside the encoder only the same statistics give the same start.
         stated = {"identity_at_init"} if self.placement == "internal" and self.statistics == "layer" else set()
+        if self.form == "C" and self.statistics == "batch":
+            return frozenset({"identity_at_init"})  # in evaluation, by running moments of 0 and 1
         if self.form == "C":
-            return frozenset(stated | ({"mean_preserving"} if self.statistics != "batch" else set()))
+            return frozenset(stated | {"mean_preserving"})
         return frozenset(stated | {"deterministic"} | ({"batch_invariant"} if self.statistics != "batch" else set()))
 
     def added_parameters(self, width: int, outputs: int = 2) -> int:

@@ -8,22 +8,18 @@ from klnorm_lib import KLNorm, apply, auxiliary_loss, effective_rates
 from klnorm_lib.methods.klnorm import KLNormLayer
 from klnorm_lib.sites import encoder_of, norm_paths
 from tests import zoo
-from tests.methods.test_contract import METHODS, accumulated, stir, trainer_for, weights
+from tests.methods.loops import STILL, accumulated, stir, trainer_for, weights
 from tests.sites.test_sites import EXPECTED
 
 BOTH = ("wav2vec2", "wav2vec2-layer")  # a group normalisation, and layer normalisations, in the feature extractor
 INTERNAL = {
     form: KLNorm(form=form, placement="internal", beta=0.1, rank=4, train_base=form == "A") for form in ("A", "B", "C")
 }
-STILL = {
-    "hidden_dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "feat_proj_dropout": 0.0,
-    "final_dropout": 0.0,
-}  # fmt: skip
 
 
 def build(name, **config):
     """Without dropout, and with an affine part in every norm that is not the identity."""
-    model = zoo.build(name, **{**STILL, **config})
+    model = zoo.build(name, **{**STILL["wav2vec2"], **config})
     g = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for path in norm_paths(model):
@@ -152,10 +148,9 @@ def test_loudness_of_the_recording_does_not_matter(name):
     assert auxiliary_loss(model).item() == pytest.approx(penalty, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", BOTH)
-@pytest.mark.parametrize("key", ["klnorm-B", "klnorm-B-internal", "klnorm-A-internal", "mlp", "norm-layer"])
-def test_gradient_is_the_same_under_accumulation(key, name):
-    model, _ = changed(name, METHODS[key])
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_gradient_is_the_same_under_accumulation(form):
+    model, _ = changed("wav2vec2-layer", INTERNAL[form])
     model.double().train()
     inputs = zoo.batch(model, rows=8)
     inputs["input_values"] = inputs["input_values"].double()
@@ -164,11 +159,9 @@ def test_gradient_is_the_same_under_accumulation(key, name):
         torch.testing.assert_close(accumulated(model, inputs, parts), whole, rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", BOTH)
-@pytest.mark.parametrize("form", ["A", "B"])
-def test_checkpointing_gives_the_same_gradients(name, form):
+def test_checkpointing_gives_the_same_gradients():
     def gradients(reentrant):
-        model, _ = changed(name, INTERNAL[form])
+        model, _ = changed("wav2vec2-layer", INTERNAL["B"])
         model.train()
         if reentrant is not None:
             model.gradient_checkpointing_enable({"use_reentrant": reentrant})

@@ -1,20 +1,16 @@
 """Child-Tuning-D: the share that is kept, that the rest does not move at all, and copies that are masked too."""
 
 import copy
-import pickle
 
 import pytest
 import torch
 
 from klnorm_lib import L2SP, ChildTuning, GuidedDropout, KLNorm, Mixout, RDrop, apply, load
-from klnorm_lib.methods import from_dict, to_dict
 from klnorm_lib.methods.child_tuning import highest
 from klnorm_lib.probes import diagonal_fisher
 from klnorm_lib.sites.walk import encoder_of
 from tests import zoo
-from tests.methods.test_contract import accumulated, trainer_for
-
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+from tests.methods.loops import NO_DROPOUT, trainer_for
 
 
 def rows(model, batches=2):
@@ -95,16 +91,6 @@ def test_masked_before_clipping():
     torch.testing.assert_close(norm, torch.stack([g.norm() for g in expected.values()]).norm())
 
 
-@pytest.mark.parametrize("parts", [1, 2, 4])
-def test_accumulated_gradient_is_that_of_the_whole_batch(parts):
-    model, _, kept = tuned(0.3, **NO_DROPOUT)
-    model.double().train()
-    inputs = zoo.batch(model, rows=8)
-    whole = accumulated(model, inputs, 1)
-    torch.testing.assert_close(accumulated(model, inputs, parts), whole, rtol=1e-9, atol=1e-12)
-    assert (whole == 0).sum() >= sum(int((~mask).sum()) for mask in kept.values())
-
-
 def test_keeping_all_is_plain_fine_tuning(tmp_path):
     model, report, _ = tuned(1.0)
     plain = zoo.build("bert")
@@ -120,26 +106,6 @@ def test_preparing_leaves_the_model_as_it_was():
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
     assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("twin", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"])
-def test_copies_are_masked_too(twin):
-    model, _, kept = tuned(0.3)
-    other = twin(model)
-    other.train()(**zoo.batch(other)).loss.backward()
-    for name, parameter in other.named_parameters():
-        assert not parameter.grad[~kept[name]].any(), name
-    assert all(p.grad is None for p in model.parameters())
-
-
-def test_checkpointing_and_bf16(tmp_path):
-    model, report, kept = tuned(0.3)
-    moved = train(
-        model, report, tmp_path, bf16=True, gradient_checkpointing=True,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-    )  # fmt: skip
-    assert not any(change[~kept[name]].any() for name, change in moved.items())
-    assert any(change.any() for name, change in moved.items() if ".layer." in name)
 
 
 def test_penalties_of_other_methods_do_not_move_masked_weights(tmp_path):
@@ -158,18 +124,14 @@ def test_it_goes_together_with_guided_dropout():
 
 
 def test_the_mask_is_not_saved_and_a_loaded_model_predicts_but_does_not_train(tmp_path):
-    model, _, kept = tuned(0.3)
+    model, _, _ = tuned(0.3)
     assert set(model.state_dict()) == set(zoo.build("bert").state_dict())
     model.save_pretrained(tmp_path)
-    loaded = load(tmp_path)
-    inputs = zoo.batch(model)
-    assert torch.equal(loaded(**inputs).logits, model.eval()(**inputs).logits)
-    loaded.train()
+    loaded, inputs = load(tmp_path).train(), zoo.batch(model)
     with torch.no_grad():
         loaded(**inputs)
     with pytest.raises(RuntimeError, match="prepare the method"):
         loaded(**inputs)
-    assert from_dict(to_dict(model._klnorm_methods[0])) == ChildTuning(0.3)
 
 
 def test_the_report_counts_by_layer():
@@ -200,28 +162,11 @@ def test_a_mask_of_another_model_is_refused():
     apply(frozen, ChildTuning().prepare(frozen, rows(frozen)))
 
 
-def test_lora_and_frozen_layers_are_refused():
-    from peft import LoraConfig, get_peft_model
-
-    model = get_peft_model(zoo.build("bert"), LoraConfig(task_type="SEQ_CLS", target_modules=["query", "value"]))
-    with pytest.raises(ValueError, match="LoRA"):
-        ChildTuning().prepare(model, rows(model))
+def test_frozen_layers_are_refused():
     model = zoo.build("bert")
     model.bert.encoder.requires_grad_(False)
     with pytest.raises(ValueError, match=r"layer\.0"):
         ChildTuning().prepare(model, rows(model))
-
-
-def test_a_later_error_takes_mask_and_hooks_off_again():
-    model = zoo.build("bert")
-    method = ChildTuning(keep=0.01).prepare(model, rows(model))
-    with pytest.raises(ValueError, match="another method"):
-        apply(model, method, KLNorm(), KLNorm())
-    assert not hasattr(model, "child_tuning")
-    plain = zoo.build("bert", **NO_DROPOUT)
-    for each in (model, plain):
-        each.eval()(**zoo.batch(each)).loss.backward()
-    assert all(torch.equal(a.grad, b.grad) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
 
 
 @pytest.mark.parametrize(

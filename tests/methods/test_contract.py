@@ -6,110 +6,21 @@ import pickle
 
 import pytest
 import torch
-from transformers import BertForQuestionAnswering, Trainer, TrainerCallback, TrainingArguments
+from transformers import BertForQuestionAnswering
 
-from klnorm_lib import (
-    L2SP,
-    VIB,
-    ChildTuning,
-    Dropout,
-    GaussianDropout,
-    KLNorm,
-    Mixout,
-    MLPHead,
-    NormHead,
-    RDrop,
-    Report,
-    apply,
-    auxiliary_loss,
-    load,
-)
+from klnorm_lib import VIB, Dropout, KLNorm, MLPHead, NormHead, Report, apply, auxiliary_loss, load
 from klnorm_lib.methods import from_dict
 from klnorm_lib.methods.penalty import PenaltyLayer
 from tests import zoo
+from tests.methods.loops import NO_DROPOUT, stir, trainer_for, weights
 
-METHODS = {
-    "klnorm-A": KLNorm(form="A", beta=0.1),
-    "klnorm-B": KLNorm(form="B", beta=0.1),
-    "klnorm-B-full": KLNorm(heads="full", beta=0.1),
-    "klnorm-B-diagonal": KLNorm(heads="diagonal", beta=0.1),
-    "klnorm-B-rms": KLNorm(statistics="rms", beta=0.1),
-    "klnorm-B-group": KLNorm(statistics="group", groups=4, beta=0.1),
-    "klnorm-B-batch": KLNorm(statistics="batch", beta=0.1),
-    "klnorm-B-prior": KLNorm(prior="learned_diagonal", beta=0.1),
-    "klnorm-B-free-bits": KLNorm(free_bits=1e-4, beta=0.1),
-    "klnorm-B-internal": KLNorm(placement="internal", beta=0.1),
-    "klnorm-A-internal": KLNorm(form="A", placement="internal", beta=0.1, train_base=True),
-    "klnorm-C": KLNorm(form="C", beta=0.1),
-    "vib": VIB(bottleneck=8, beta=0.1, schedule="constant"),
-    "norm-layer": NormHead("layer"),
-    "norm-batch": NormHead("batch"),
-    "norm-rms": NormHead("rms"),
-    "norm-group": NormHead("group", groups=4),
-    "mlp": MLPHead(rank=4),
-    "dropout": Dropout(p=0.2),
-    "gaussian": GaussianDropout(p=0.2),
-    "mixout": Mixout(p=0.5),
-    "r_drop": RDrop(alpha=0.5),
-    "l2_sp": L2SP(alpha=0.1, beta=0.1),
-    "child_tuning": ChildTuning(keep=0.3),
-}
-ADDS_NOTHING = ("gaussian", "dropout", "mixout", "r_drop", "l2_sp", "child_tuning")  # no parameters
-
-
-MODELS = {
-    "bert": {},
-    "wav2vec2": {},
-    "wav2vec2-layer": {},
-    "wav2vec2 weighted": {"use_weighted_layer_sum": True},
-}
-
-
-def stir(model, seed=1):
-    """Move every parameter of the new layers off its start, where many gradients and penalties are zero."""
-    g = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for module in model.modules():
-            if type(module).__module__.startswith("klnorm_lib"):
-                for p in module.parameters(recurse=False):
-                    p.add_(0.1 * torch.randn(p.shape, generator=g))
-    return model
+INTERNAL = KLNorm(placement="internal", beta=0.1)
 
 
 def changed_model(method, name="bert", **config):
     model = zoo.build(name, **config)
-    report = apply(model, method.prepare(model, [zoo.batch(model, seed=7)]))
+    report = apply(model, method)
     return stir(model), report
-
-
-no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-
-
-@pytest.mark.parametrize("key", METHODS)
-@pytest.mark.parametrize("name", MODELS)
-def test_forward_backward_save_load(key, name, tmp_path):
-    method = METHODS[key]
-    model, report = changed_model(method, name.split()[0], **MODELS[name])
-    assert report.changed
-    model.train()
-    outputs = model(**zoo.batch(model))
-    rows = zoo.batch(model)["labels"].shape[0]
-    assert outputs.logits.shape == (rows, zoo.LABELS)
-    outputs.loss.backward()
-    new = [p for m in model.modules() if getattr(m, "added_by_klnorm", False) for p in m.parameters()]
-    if key not in ADDS_NOTHING:
-        assert new
-        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in new)
-    model.eval()
-    before = model(**zoo.batch(model))
-    model.save_pretrained(tmp_path)
-    loaded = load(tmp_path)
-    after = loaded(**zoo.batch(model))
-    assert torch.equal(before.logits, after.logits)
-    assert torch.equal(auxiliary_loss(model), auxiliary_loss(loaded))
-    assert type(loaded).__name__ == type(model).__name__
-    assert not hasattr(model.config, "klnorm")
-    assert json.loads((tmp_path / "config.json").read_text())["klnorm"]["methods"][0]["name"] == method.name
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)
@@ -127,44 +38,6 @@ def test_every_architecture_starts_at_the_same_logits_or_normalised_ones(name, p
         apply(control, NormHead("layer"))
         torch.testing.assert_close(logits, control(**inputs).logits, rtol=0, atol=1e-6)
     assert auxiliary_loss(model).item() == pytest.approx(0.0, abs=1e-6)
-
-
-@pytest.mark.parametrize("key", [k for k, m in METHODS.items() if "identity_at_init" in m.properties and "mlp" in k])
-def test_identity_at_init(key):
-    model = zoo.build("bert")
-    inputs = zoo.batch(model, labels=False)
-    before = model(**inputs).logits
-    apply(model, METHODS[key])
-    torch.testing.assert_close(model(**inputs).logits, before, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("key", METHODS)
-def test_every_new_parameter_trains_and_nothing_frozen_moves(key, tmp_path):
-    model, report = changed_model(METHODS[key])
-    model.bert.embeddings.requires_grad_(False)
-    before = {n: p.clone() for n, p in model.named_parameters()}
-    trainer_for(model, report, tmp_path).train()
-    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-    assert not any(n.startswith("bert.embeddings") and "LayerNorm" not in n for n in moved)
-    inserted = [n for n, m in model.named_modules() if getattr(m, "added_by_klnorm", False)]
-    new = {n for n in before if n.startswith(tuple(f"{i}." for i in inserted)) and "embeddings" not in n}
-    assert bool(new) == (key not in ADDS_NOTHING)
-    assert new <= moved
-
-
-def test_penalty_is_inside_the_loss_once_in_training_only():
-    model, _ = changed_model(KLNorm(beta=0.5), **no_dropout)
-    inputs = zoo.batch(model)
-    for training in (True, False):
-        model.train(training)
-        outputs = model(**inputs)
-        task = torch.nn.functional.cross_entropy(outputs.logits, inputs["labels"])
-        penalty = auxiliary_loss(model)
-        assert penalty > 0
-        torch.testing.assert_close(outputs.loss, task + penalty.detach() if training else task)
-        as_tuple = model(**inputs, return_dict=False)
-        torch.testing.assert_close(as_tuple[0], outputs.loss)
-        torch.testing.assert_close(as_tuple[1], outputs.logits)
 
 
 def test_adding_the_penalty_twice_raises():
@@ -194,7 +67,7 @@ def test_the_penalty_prints_like_a_number():
 
 
 def test_own_loss_from_logits_may_add_it():
-    model, _ = changed_model(KLNorm(beta=0.5), **no_dropout)
+    model, _ = changed_model(KLNorm(beta=0.5), **NO_DROPOUT)
     model.train()
     inputs = zoo.batch(model)
     model(**inputs).loss.backward()
@@ -218,9 +91,9 @@ def test_own_loss_that_forgets_it_raises():
         loss.backward()
 
 
-@pytest.mark.parametrize("key", ["klnorm-B", "klnorm-B-internal", "vib"])
-def test_own_loss_that_ignores_outputs_loss_raises_although_labels_were_given(key):
-    model, _ = changed_model(METHODS[key])
+@pytest.mark.parametrize("method", [KLNorm(), INTERNAL, VIB(schedule="constant")], ids=["pooled", "internal", "vib"])
+def test_own_loss_that_ignores_outputs_loss_raises_although_labels_were_given(method):
+    model, _ = changed_model(method)
     model.train()
     inputs = zoo.batch(model)
     weights_of_classes = torch.tensor([1.0, 2.0, 3.0])
@@ -240,26 +113,8 @@ def test_loading_weights_between_two_forwards_is_no_optimiser_step():
     model(**zoo.batch(model))
 
 
-def accumulated(model, inputs, parts):
-    """Gradient of the mean loss over ``parts`` equal slices of the batch."""
-    model.zero_grad()
-    for i in range(parts):
-        rows = slice(i * 8 // parts, (i + 1) * 8 // parts)
-        (model(**{k: v[rows] for k, v in inputs.items()}).loss / parts).backward()
-    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-
-
-@pytest.mark.parametrize("key", [k for k, m in METHODS.items() if "batch_invariant" in m.properties])
-@pytest.mark.parametrize("parts", [1, 2, 4, 8])
-def test_gradient_is_the_same_under_accumulation(key, parts):
-    model, _ = changed_model(METHODS[key], **no_dropout)
-    model.double().train()
-    inputs = zoo.batch(model, rows=8)
-    torch.testing.assert_close(accumulated(model, inputs, parts), accumulated(model, inputs, 1), rtol=1e-9, atol=1e-12)
-
-
 def test_padding_does_not_change_the_penalty():
-    model, _ = changed_model(METHODS["klnorm-B-internal"], **no_dropout)
+    model, _ = changed_model(INTERNAL, **NO_DROPOUT)
     model.train()
     inputs = zoo.batch(model, rows=4)
     model(**inputs)
@@ -273,59 +128,31 @@ def test_padding_does_not_change_the_penalty():
 
 
 def test_encoder_alone_runs_after_a_batch_of_another_shape():
-    model, _ = changed_model(METHODS["klnorm-B-internal"])
+    model, _ = changed_model(INTERNAL)
     model(**zoo.batch(model, rows=4))
     alone = zoo.batch(model, rows=2, labels=False)
     hidden = model.bert(**{k: v[:, :9] for k, v in alone.items()}).last_hidden_state
     assert hidden.shape == (2, 9, zoo.WIDTH)
 
 
-class Rows(torch.utils.data.Dataset):
-    def __init__(self, model, rows=16):
-        self.data = zoo.batch(model, rows=rows)
-
-    def __len__(self):
-        return len(self.data["labels"])
-
-    def __getitem__(self, i):
-        return {k: v[i] for k, v in self.data.items()}
-
-
-def trainer_for(model, report, folder, callbacks=(), **arguments):
-    arguments = {
-        "per_device_train_batch_size": 4, "max_steps": 6, "learning_rate": 1e-2, "save_strategy": "no",
-        "report_to": [], "disable_tqdm": True, "use_cpu": True, "seed": 3, "logging_strategy": "no",
-    } | arguments  # fmt: skip
-    return Trainer(
-        model=model,
-        args=TrainingArguments(str(folder), **arguments),
-        train_dataset=Rows(model),
-        callbacks=[*report.callbacks, *callbacks],
-    )
-
-
-def weights(model):
-    return {k: v.clone() for k, v in model.state_dict().items()}
-
-
-@pytest.mark.parametrize("accumulation", [1, 2, 4, 8])
-def test_stock_trainer_takes_the_same_step_at_any_accumulation(accumulation, tmp_path):
+def test_stock_trainer_takes_the_same_step_at_any_accumulation(tmp_path):
     def one_step(accumulate):
-        model, report = changed_model(KLNorm(beta=0.5), **no_dropout)
+        model, report = changed_model(KLNorm(beta=0.5), **NO_DROPOUT)
         trainer_for(
             model, report, tmp_path, max_steps=1, gradient_accumulation_steps=accumulate, optim="sgd",
             per_device_train_batch_size=16 // accumulate, max_grad_norm=0.0, learning_rate=0.1,
         ).train()  # fmt: skip
         return weights(model)
 
-    reference, got = one_step(1), one_step(accumulation)
-    for key, value in reference.items():
-        torch.testing.assert_close(got[key], value, rtol=1e-4, atol=1e-6)
+    reference = one_step(1)
+    for accumulate in (2, 4):
+        for key, value in one_step(accumulate).items():
+            torch.testing.assert_close(value, reference[key], rtol=1e-4, atol=1e-6)
 
 
 def test_apply_cures_the_trap_of_the_stock_trainer(tmp_path):
     def step_length(accumulate, cure):
-        model = zoo.build("bert", **no_dropout)
+        model = zoo.build("bert", **NO_DROPOUT)
         report = apply(model) if cure else Report([], 0)
         start = weights(model)
         trainer_for(
@@ -338,60 +165,6 @@ def test_apply_cures_the_trap_of_the_stock_trainer(tmp_path):
     if hasattr(zoo.build("bert"), "accepts_loss_kwargs"):
         raise AssertionError("transformers now declares accepts_loss_kwargs itself: chapter 26 must be rewritten")
     assert step_length(4, cure=False) == pytest.approx(4 * step_length(1, cure=False), rel=1e-3)
-
-
-class StopAt(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            control.should_training_stop = True
-
-
-@pytest.mark.parametrize(
-    "method",
-    [
-        KLNorm(schedule="linear", warmup_steps=5, beta=0.1),
-        KLNorm(form="C", schedule="cyclical", warmup_steps=2, beta=0.1),
-        KLNorm(statistics="batch", placement="pooled", beta=0.1),
-        KLNorm(placement="internal", beta=0.1),
-        VIB(bottleneck=8, beta=0.1, warmup_steps=4),
-        Dropout(p=0.3),
-        Mixout(p=0.5),
-        RDrop(alpha=0.5),
-        L2SP(alpha=0.1, beta=0.1),
-        ChildTuning(keep=0.3),
-    ],
-    ids=[
-        "B-linear",
-        "C-cyclical",
-        "B-batch",
-        "B-internal",
-        "vib",
-        "dropout",
-        "mixout",
-        "r_drop",
-        "l2_sp",
-        "child_tuning",
-    ],
-)
-def test_resume_is_exact(method, tmp_path):
-    def build():
-        return changed_model(method)
-
-    saving = {"save_strategy": "steps", "save_steps": 3}
-    model, report = build()
-    trainer_for(model, report, tmp_path / "whole", **saving).train()
-    uninterrupted = weights(model)
-    model, report = build()
-    trainer_for(model, report, tmp_path / "cut", callbacks=[StopAt(3)], **saving).train()
-    model, report = build()
-    trainer_for(model, report, tmp_path / "cut", **saving).train(
-        resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-3")
-    )
-    for key, value in uninterrupted.items():
-        assert torch.equal(model.state_dict()[key], value), key
 
 
 def test_label_smoothing_and_own_loss_function_are_refused(tmp_path):
@@ -408,36 +181,8 @@ def test_label_smoothing_and_own_loss_function_are_refused(tmp_path):
         trainer.train()
 
 
-@pytest.mark.parametrize("key", ["klnorm-B-internal", "klnorm-C", "vib", "mixout", "r_drop", "l2_sp", "child_tuning"])
-def test_bf16_and_gradient_checkpointing(key, tmp_path):
-    model, report = changed_model(METHODS[key])
-    before = weights(model)
-    trainer_for(
-        model, report, tmp_path, bf16=True, gradient_checkpointing=True,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-    ).train()  # fmt: skip
-    moved = {k for k, v in weights(model).items() if not torch.equal(v, before[k])}
-    assert {n for n, p in model.named_parameters() if p.requires_grad and "position" not in n} & moved
-    assert all(torch.isfinite(v).all() for v in weights(model).values())
-
-
-@pytest.mark.parametrize("form", ["A", "B"])
-def test_checkpointing_gives_the_same_gradients(form):
-    def gradients(checkpointing):
-        model, _ = changed_model(KLNorm(form=form, placement="internal", beta=0.5), **no_dropout)
-        model.train()
-        if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        model(**zoo.batch(model)).loss.backward()
-        return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-
-    plain, checkpointed = gradients(False), gradients(True)
-    for name, gradient in plain.items():
-        torch.testing.assert_close(checkpointed[name], gradient, msg=name)
-
-
 def test_reentrant_checkpointing_is_refused():
-    model, _ = changed_model(METHODS["klnorm-B-internal"])
+    model, _ = changed_model(INTERNAL)
     model.train()
     model.gradient_checkpointing_enable({"use_reentrant": True})
     with pytest.raises(RuntimeError, match="use_reentrant"):
@@ -476,17 +221,6 @@ def test_schedules_count_optimiser_steps():
     assert seen == [0.0, 0.5, 1.0, 1.0, 0.0, 0.5]
 
 
-@pytest.mark.parametrize("key", ["klnorm-B", "klnorm-B-internal", "vib", "mixout", "r_drop", "l2_sp", "child_tuning"])
-def test_copy_and_pickle_after_training_steps(key):
-    model, _ = changed_model(METHODS[key])
-    model.train()
-    model(**zoo.batch(model)).loss.backward()
-    model.eval()
-    expected = model(**zoo.batch(model)).logits
-    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(twin(**zoo.batch(model)).logits, expected)
-
-
 def test_copy_and_pickle_of_a_loaded_model_bring_their_own_report(tmp_path):
     changed_model(KLNorm(schedule="linear"))[0].save_pretrained(tmp_path)
     model = load(tmp_path)
@@ -498,7 +232,7 @@ def test_copy_and_pickle_of_a_loaded_model_bring_their_own_report(tmp_path):
 
 @pytest.mark.parametrize("how", ["named", "tuple", "tuple by config"])
 def test_penalty_joins_the_loss_of_a_head_whose_labels_have_other_names(how):
-    model = BertForQuestionAnswering(zoo.build("bert", num_labels=2, **no_dropout).config)
+    model = BertForQuestionAnswering(zoo.build("bert", num_labels=2, **NO_DROPOUT).config)
     apply(model, KLNorm(form="C", beta=0.1))
     inputs = zoo.batch(model, labels=False)
     answer = torch.zeros(4, dtype=torch.long)
@@ -514,9 +248,9 @@ def test_penalty_joins_the_loss_of_a_head_whose_labels_have_other_names(how):
 
 
 @pytest.mark.parametrize("name", ["bert", "wav2vec2"])
-@pytest.mark.parametrize("key", ["klnorm-B", "vib"])
-def test_a_tuple_holds_what_the_named_outputs_hold(key, name):
-    model, _ = changed_model(METHODS[key], name)
+@pytest.mark.parametrize("method", [KLNorm(), VIB(schedule="constant")], ids=lambda m: m.name)
+def test_a_tuple_holds_what_the_named_outputs_hold(method, name):
+    model, _ = changed_model(method, name)
     for labels in (True, False):
         for training in (True, False):
             inputs = zoo.batch(model, labels=labels) | {"output_hidden_states": True}
@@ -568,13 +302,6 @@ def test_methods_compose_and_conflicts_are_named():
         apply(model, KLNorm(), NormHead())
     assert list(model.state_dict()) == start
     apply(model, KLNorm())
-
-
-def test_applying_twice_raises():
-    model = zoo.build("bert")
-    apply(model, KLNorm())
-    with pytest.raises(ValueError, match="already applied"):
-        apply(model, Dropout(p=0.0))
 
 
 def test_no_matching_site_raises():

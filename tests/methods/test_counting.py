@@ -3,67 +3,44 @@
 import dataclasses
 
 import pytest
-import torch
 
-from klnorm_lib import (
-    EWC,
-    L2SP,
-    VIB,
-    ChildTuning,
-    Dropout,
-    GaussianDropout,
-    GuidedDropout,
-    KLNorm,
-    Method,
-    Mixout,
-    MLPHead,
-    NormHead,
-    RDrop,
-    apply,
-)
+from klnorm_lib import Method, apply
+from klnorm_lib.methods import build
 from klnorm_lib.methods.counting import added_parameters, encoder_parameters
-from klnorm_lib.probes.fisher.table import save_fisher
 from tests import zoo
-from tests.sites.test_sites import EXPECTED
+from tests.methods.cases import ROWS, ready
 
-METHODS = [
-    None,
-    *(KLNorm(form=form, heads=heads) for form in "ABC" for heads in ("low_rank", "diagonal", "full")),
-    KLNorm(rank=3),
-    KLNorm(prior="learned_diagonal"),
-    KLNorm(form="C", prior="learned_diagonal", heads="diagonal"),
-    *(NormHead(kind) for kind in ("layer", "batch", "rms", "group")),
-    MLPHead(),
-    MLPHead(rank=5),
-    VIB(),
-    VIB(bottleneck=7),
-    Dropout(),
-    GaussianDropout(),
-    GuidedDropout(rates=dict.fromkeys(EXPECTED["bert"], 0.05)),
-    Mixout(),
-    RDrop(),
-    L2SP(),
-    EWC(),
-    ChildTuning(),
+# What the rows of the common tests leave out of the formulas.
+MORE = [
+    *(("klnorm", {"form": form, "heads": heads}) for form in "AC" for heads in ("low_rank", "diagonal", "full")),
+    ("klnorm", {"rank": 3}),
+    ("klnorm", {"form": "C", "prior": "learned_diagonal", "heads": "diagonal"}),
+    ("mlp_head", {"rank": 5}),
+    ("vib", {"bottleneck": 7}),
 ]
+SETTINGS = [(name, fields) for name, row in ROWS.items() for fields in row.settings.values()] + MORE
 
 
-def ready(method, model, folder):
-    """The method as apply takes it: with rows seen, and with a Fisher to be found."""
-    if method is None:
-        return []
-    if isinstance(method, EWC):
-        fisher = {n: torch.ones_like(p) for n, p in model.base_model.named_parameters()}
-        return [EWC(fisher=save_fisher(folder / "fisher.safetensors", fisher, {}))]
-    return [method.prepare(model, [zoo.batch(model)])]
+def counted(method, width, outputs):
+    """The number, or what the method says of it."""
+    try:
+        return added_parameters(method, width, outputs)
+    except ValueError as error:
+        return str(error)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
-@pytest.mark.parametrize(("width", "outputs"), [(40, 2), (56, 5)])
-def test_counted_is_added(method, width, outputs, tmp_path):
-    model = zoo.build("bert", hidden_size=width, num_labels=outputs)
-    report = apply(model, *ready(method, model, tmp_path))
-    assert added_parameters(method, width, outputs) == report.added_parameters
+@pytest.mark.parametrize(("name", "fields"), SETTINGS, ids=str)
+def test_counted_is_added_or_it_says_where_to_ask(name, fields):
+    for width, outputs in ((40, 2), (56, 5)):
+        model = zoo.build("bert", hidden_size=width, num_labels=outputs, num_hidden_layers=1)
+        method = build(name, **fields)
+        report = apply(model, ready(method, model))
+        found = counted(method, width, outputs)
+        assert found == report.added_parameters or "ask apply(...).added_parameters" in str(found)
+
+
+def test_no_method_adds_nothing():
+    assert added_parameters(None, 40) == 0
 
 
 def test_matrices_of_an_encoder_are_twelve_squares_a_layer():
@@ -75,7 +52,7 @@ def test_matrices_of_an_encoder_are_twelve_squares_a_layer():
 
 def test_what_has_no_formula_is_refused():
     with pytest.raises(ValueError, match="inside the encoder"):
-        added_parameters(KLNorm(placement="internal"), 32)
+        added_parameters(build("klnorm", placement="internal"), 32)
 
     @dataclasses.dataclass(frozen=True)
     class Other(Method):

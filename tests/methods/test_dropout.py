@@ -147,13 +147,6 @@ def test_a_companion_that_did_not_take_is_refused():
         apply(model, Dropout(p=0.2))
 
 
-def test_a_method_that_fails_later_takes_the_rates_back():
-    model = zoo.build("bert", kind="encoder")
-    with pytest.raises(ValueError, match="no linear layer outside its encoder"):
-        apply(model, Dropout(p=0.3), KLNorm())
-    assert set(effective_rates(model).values()) == {0.1}
-
-
 def test_without_weights_the_rates_are_set_unmeasured():
     with torch.device("meta"):
         model = BertForSequenceClassification(zoo.build("bert").config)

@@ -7,8 +7,8 @@ from klnorm_lib import EWC, L2SP, KLNorm, RDrop, apply, auxiliary_loss, encoders
 from klnorm_lib.methods import build, to_dict
 from klnorm_lib.probes.fisher.table import save_fisher
 from tests import zoo
-from tests.methods.test_contract import accumulated, trainer_for
-from tests.methods.test_l2_sp import NO_DROPOUT, gradients, moved, pulled
+from tests.methods.loops import NO_DROPOUT, trainer_for
+from tests.methods.test_l2_sp import gradients, moved, pulled
 
 
 def made_fisher(name="bert", prefix="", constant=None, **config):
@@ -89,14 +89,6 @@ def test_training_moves_informative_weights_less(tmp_path):
             held.append(fisher[name.removeprefix("bert.")].flatten() > 0)
     moves, held = torch.cat(moves), torch.cat(held)
     assert moves[held].mean() < 0.5 * moves[~held].mean()
-
-
-@pytest.mark.parametrize("parts", [1, 2, 4])
-def test_accumulated_gradient_is_that_of_the_whole_batch(parts, file):
-    model, _ = moved(EWC(strength=0.5, fisher=file))
-    model.double()
-    inputs = zoo.batch(model, rows=8)
-    torch.testing.assert_close(accumulated(model, inputs, parts), accumulated(model, inputs, 1), rtol=1e-9, atol=1e-12)
 
 
 def test_evaluation_is_that_of_the_plain_model_and_nothing_is_saved(file, tmp_path):

@@ -1,15 +1,10 @@
 """The noise has dropout's mean and variance at every site, in training only, and says so when it cannot."""
 
-import copy
-import json
-import pickle
-
 import pytest
 import torch
 
-from klnorm_lib import Dropout, GaussianDropout, KLNorm, apply, effective_rates, load
+from klnorm_lib import Dropout, GaussianDropout, apply, effective_rates, load
 from klnorm_lib.functional.noise import gaussian_dropout
-from klnorm_lib.methods import from_dict, to_dict
 from klnorm_lib.probes.operations import Moments, _in_gaussian
 from klnorm_lib.probes.rates import readings
 from klnorm_lib.sites import dropout_sites
@@ -89,15 +84,14 @@ def test_lora_keeps_a_dropout_of_its_own(name):
     assert {type(m) for m in adapters} == {torch.nn.Dropout}
 
 
-@pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_recomputation_draws_the_same_noise(attention, reentrant):
+def test_reentrant_recomputation_draws_the_same_noise(attention):
     gradients = []
     for checkpointed in (False, True):
         model = zoo.build("bert", attention, classifier_dropout=0.0)
         apply(model, GaussianDropout(p=0.3))
         if checkpointed:
-            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            model.gradient_checkpointing_enable({"use_reentrant": True})
         model.train()
         torch.manual_seed(5)
         model(**zoo.batch(model)).loss.backward()
@@ -132,14 +126,6 @@ def test_an_unknown_attention_implementation_is_refused():
         apply(model, GaussianDropout())
 
 
-def test_a_method_that_fails_later_takes_the_noise_back():
-    model = zoo.build("bert", kind="encoder")
-    with pytest.raises(ValueError, match="no linear layer outside its encoder"):
-        apply(model, GaussianDropout(p=0.3), KLNorm())
-    assert {reading.seen.noise for reading in readings(model)} == {"bernoulli"}
-    assert set(effective_rates(model).values()) == {0.1}
-
-
 def test_other_noise_than_asked_for_is_loud(monkeypatch):
     model = zoo.build("bert")
     monkeypatch.setattr("klnorm_lib.methods.gaussian_dropout.redirected", lambda module: None)
@@ -162,13 +148,6 @@ def test_plain_and_gaussian_dropout_at_one_site_are_refused():
         apply(zoo.build("bert"), GaussianDropout(p=0.2), Dropout(p=0.1))
 
 
-def test_copies_are_noisy_too():
-    model = zoo.build("bert")
-    apply(model, GaussianDropout(p=0.2))
-    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert {reading.seen.noise for reading in readings(twin)} == {"gaussian"}
-
-
 def test_rates_that_have_no_variance():
     with pytest.raises(ValueError, match="p must be below 1"):
         GaussianDropout(p=1.0)
@@ -178,7 +157,5 @@ def test_rates_that_have_no_variance():
         GaussianDropout(p=-0.1)
 
 
-@pytest.mark.parametrize("method", [GaussianDropout(), GaussianDropout(rates={"embeddings": 0.25})])
-def test_round_trips(method):
-    assert from_dict(json.loads(json.dumps(to_dict(method)))) == method
-    assert method != Dropout(p=method.p, rates=method.rates)
+def test_it_is_another_method_than_dropout():
+    assert GaussianDropout(p=0.2) != Dropout(p=0.2)

@@ -1,7 +1,5 @@
 """Mixout: the formula and its gradient, where it acts, and that nothing is left of it in evaluation."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -10,8 +8,7 @@ from klnorm_lib import Dropout, KLNorm, Mixout, apply, load
 from klnorm_lib.methods.mixout import mix
 from klnorm_lib.sites.walk import encoder_of
 from tests import zoo
-
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+from tests.methods.loops import NO_DROPOUT
 
 
 def pair(rows=40, columns=50, dtype=torch.float64):
@@ -149,20 +146,6 @@ def test_each_forward_draws_its_own_mask_from_the_global_generator():
     assert first != second
 
 
-def test_checkpointing_recomputes_the_very_masks():
-    def gradients(checkpointing):
-        model = moved().train()
-        if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        torch.manual_seed(0)
-        model(**zoo.batch(model)).loss.backward()
-        return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-
-    plain, checkpointed = gradients(False), gradients(True)
-    for name, gradient in plain.items():
-        assert torch.equal(checkpointed[name], gradient), name
-
-
 def test_a_saved_model_comes_back_with_both_weights(tmp_path):
     model = moved()
     model.save_pretrained(tmp_path)
@@ -179,16 +162,6 @@ def test_a_saved_model_comes_back_with_both_weights(tmp_path):
     assert torch.equal(plain.eval()(**zoo.batch(plain)).logits, model.eval()(**zoo.batch(model)).logits)
 
 
-def test_a_copy_has_weights_of_its_own():
-    model = moved()
-    twin = copy.deepcopy(model)
-    with torch.no_grad():
-        for layer in mixing(twin).values():
-            layer.weight.zero_()
-            layer.mixout.weight.zero_()
-    assert all(layer.weight.count_nonzero() and layer.mixout.weight.count_nonzero() for layer in mixing(model).values())
-
-
 def test_pretrained_weights_follow_the_model_to_another_precision():
     model = moved().to(torch.bfloat16).train()
     assert {layer.mixout.weight.dtype for layer in mixing(model).values()} == {torch.bfloat16}
@@ -203,13 +176,6 @@ def test_it_goes_together_with_other_methods():
     report = apply(model, Mixout(), Dropout(p=0.05), KLNorm())
     assert {line.split(":")[0] for line in report.changed} == {"mixout", "dropout", "klnorm"}
     model.train()(**zoo.batch(model)).loss.backward()
-
-
-def test_a_later_error_takes_the_layers_back():
-    model = zoo.build("bert", kind="encoder")
-    with pytest.raises(ValueError, match="classifier"):
-        apply(model, Mixout(), KLNorm())
-    assert not mixing(model)
 
 
 def test_only_layers_that_train_are_mixed():
