@@ -60,7 +60,7 @@
       row.hidden = !(fits && words.every((word) => text.includes(word)));
       left += !row.hidden;
     }
-    count.textContent = `${left} of ${rows.length} cells shown.`;
+    count.textContent = `${left} of ${rows.length} results shown.`;
   }
 
   for (const key of box.dataset.filters.split(",")) {

@@ -158,7 +158,8 @@ def behind(comparisons: Sequence[Comparison]) -> str:
 
 def span(numbers: Iterable[int]) -> str:
     """Some numbers in words: ``5``, or the smallest to the largest of them, ``3 to 10``."""
-    low, *_, high = [*(held := sorted(set(numbers))), held[-1]]
+    values = list(numbers)
+    low, high = min(values), max(values)
     return str(low) if low == high else f"{low} to {high}"
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from klnorm_lib.figures import style
 from klnorm_lib.study.stats.mean import mean_of_replicates
 
-SETS = {"top": 0, "random": 4, "bottom": 1, "all": 3}  # place in the palette
+SETS = {"top": 0, "random": 4, "bottom": 1, "all": 3}  # colour of the palette
 SCHEMES = {
     "published": "half of the tensors",
     "counts": "tensors, equal counts",
@@ -47,14 +47,12 @@ def profiles(
     """Rise against radius on ``axes``: the mean over directions of each set, and a band, its 95 % interval."""
     for name in sets:
         found = rises(table, scheme, name, fisher)
-        colour, place = style.PALETTE[SETS[name]], list(SETS).index(name)
+        colour, look = style.PALETTE[SETS[name]], list(SETS).index(name)
         bounds = np.array([mean_of_replicates(found[r]).interval() for r in found])
         radii = np.concatenate([[0.0], found.columns])
         axes.fill_between(radii, *np.vstack([[0, 0], bounds]).T, color=colour, alpha=0.22, linewidth=0)
         means = np.concatenate([[0.0], found.mean()])
-        axes.plot(
-            radii, means, style.DASHES[place], marker=style.MARKERS[place], color=colour, label=name, markersize=5
-        )
+        axes.plot(radii, means, style.DASHES[look], marker=style.MARKERS[look], color=colour, label=name, markersize=5)
     axes.set_title(SCHEMES.get(scheme, scheme), fontsize=style.FONT)
 
 

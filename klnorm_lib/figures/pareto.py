@@ -13,12 +13,12 @@ STEPS = 3  # arms whose step was measured, below which its panel is left out
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm over all places that every arm of a study has: its gain with an interval, and its cost.
+    """One arm over all settings that every arm of a study has: its gain with an interval, and its cost.
 
-    ``gain``, ``low``, ``high``: mean difference to the baseline, hundredths; ``time``: seconds of a run over those of
-    the baseline, geometric mean over places; ``added``: parameters that the method adds, mean over places; ``step``:
-    time of a training step over the baseline's, from the packaged measurement of cost, NaN where that has none;
-    ``baseline``: whether it is one, the study's own or a second one.
+    ``gain``, ``low``, ``high``: mean difference to the baseline, percentage points; ``time``: seconds of a run over
+    those of the baseline, geometric mean over settings; ``added``: parameters that the method adds, mean over settings;
+    ``step``: time of a training step over the baseline's, from the packaged measurement of cost, NaN where that has
+    none; ``baseline``: whether it is one, the study's own or a second one.
     """
 
     label: str
@@ -54,12 +54,12 @@ def _panel(ax, here: Sequence[Arm], costs: Sequence[float], label: str) -> None:
     _scale(ax, [cost for cost in costs if math.isfinite(cost)])
     edge = sorted(_front(here, costs))
     ax.plot(*zip(*edge, strict=True), color=style.PALETTE[1], lw=1.2, ls="--", zorder=1)
-    known = [i for i, cost in enumerate(costs) if math.isfinite(cost)]
-    for i in known:
+    finite = [i for i, cost in enumerate(costs) if math.isfinite(cost)]
+    for i in finite:
         ax.plot([costs[i], costs[i]], [here[i].low, here[i].high], color=style.PALETTE[0], lw=1.2, alpha=0.5)
         ax.plot(costs[i], here[i].gain, "o", color=style.PALETTE[0], ms=5)
-    # Names stand in a column beside the plot, in the order of their points, so that none hides another.
-    order = sorted(known, key=lambda i: (here[i].gain, -costs[i]))
+    # Names stand in a column beside the plot, in the order of their gains, so that none hides another.
+    order = sorted(finite, key=lambda i: (here[i].gain, -costs[i]))
     for at, i in enumerate(order):
         ax.annotate(
             here[i].label,
@@ -78,17 +78,17 @@ def _panel(ax, here: Sequence[Arm], costs: Sequence[float], label: str) -> None:
                 "shrinkB": 3,
             },
         )
-    ax.set(xlabel=label, ylabel="minus baseline, points")
+    ax.set(xlabel=label, ylabel="minus baseline, percentage points")
 
 
 def _scale(ax, costs: Sequence[float]) -> None:
-    """A linear axis for costs that are close to each other, else a logarithmic one, with a place for zero."""
+    """A linear axis for costs that are close to each other, else a logarithmic one, with zero where it is needed."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     low, high = min(c for c in [*costs, math.inf] if c > 0), max(costs)
     if min(costs) > 0 and high / low < 4:
-        room = 0.06 * (high - low) or 0.1
-        ax.set_xlim(low - room, high + room)
+        margin = 0.06 * (high - low) or 0.1
+        ax.set_xlim(low - margin, high + margin)
         return
     steps = [d * 10.0**e for e in range(-4, 12) for d in ((1, 2, 5) if high / low < 100 else (1,))]
     if min(costs) > 0:

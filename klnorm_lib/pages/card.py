@@ -40,20 +40,20 @@ def refresh(name: str) -> str:
 
 def recipe(name: str) -> str:
     """How it was pretrained and what it predicts of held-out text or speech, as a markdown table."""
-    told = json.loads((HERE / name / "pretraining.json").read_text())
-    rows = _of_sound(told) if "audio_seconds_seen" in told else _of_text(told)
+    facts = json.loads((HERE / name / "pretraining.json").read_text())
+    rows = _of_sound(facts) if "audio_seconds_seen" in facts else _of_text(facts)
     return "\n".join(["| | |", "|:--|:--|", *(f"| {k} | {v} |" for k, v in rows.items())]) + "\n"
 
 
-def _of_text(told: dict) -> dict[str, str]:
-    config = told["config"]
+def _of_text(facts: dict) -> dict[str, str]:
+    config = facts["config"]
     rows = {
         "layers x width, heads": f"{config['layers']} x {config['hidden_size']}, {config['heads']}",
         "vocabulary": f"{config['vocab_size']:,} word pieces, lower case",
         "corpora": ", ".join(config["corpora"]),
-        "tokens in the corpora": f"{told['train_tokens']:,}",
-        "tokens seen": f"{told['tokens_seen']:,}",
-        "steps x sequences x tokens": f"{told['step']:,} x {config['batch_size']} x {config['length']}"
+        "tokens in the corpora": f"{facts['train_tokens']:,}",
+        "tokens seen": f"{facts['tokens_seen']:,}",
+        "steps x sequences x tokens": f"{facts['step']:,} x {config['batch_size']} x {config['length']}"
         + (", most of them cut into shorter pieces" if config.get("shorten") else ""),
         "peak learning rate": f"{config['learning_rate']:g}",
         "masked tokens": f"{config['mask_probability']:.0%}",
@@ -62,31 +62,33 @@ def _of_text(told: dict) -> dict[str, str]:
         rows["teacher, in pretraining only"] = f"{config['teacher']}, its weight in the loss {config['distillation']:g}"
     return {
         **rows,
-        **_time(told),
-        "held-out masked-token loss": f"{told['heldout_loss']:.3f} nats",
-        "held-out masked-token perplexity": f"{math.exp(told['heldout_loss']):.1f}",
+        **_time(facts),
+        "held-out masked-token loss": f"{facts['heldout_loss']:.3f} nats",
+        "held-out masked-token perplexity": f"{math.exp(facts['heldout_loss']):.1f}",
     }
 
 
-def _of_sound(told: dict) -> dict[str, str]:
-    config = told["config"]
+def _of_sound(facts: dict) -> dict[str, str]:
+    config = facts["config"]
     return {
         "layers x width, heads": f"{config['layers']} x {config['hidden_size']}, {config['heads']}",
-        "parameters": f"{told['parameters']:,}",
+        "parameters": f"{facts['parameters']:,}",
         "texts read aloud": ", ".join(config["corpora"]),
-        "synthesised speech": f"{told['corpus_seconds'] / 3600:.1f} hours, {told['utterances']:,} utterances",
-        "voices, languages, phonemes": f"{told['voices']}, {told['languages']}, {told['phonemes']}",
-        "speech and sound seen": f"{told['audio_seconds_seen'] / 3600:.1f} hours, with changes of its own each time",
-        "steps x words": f"{told['step']:,} x {config['batch_size']}",
+        "synthesised speech": f"{facts['corpus_seconds'] / 3600:.1f} hours, {facts['utterances']:,} utterances",
+        "voices, languages, phonemes": f"{facts['voices']}, {facts['languages']}, {facts['phonemes']}",
+        "speech and sound seen": f"{facts['audio_seconds_seen'] / 3600:.1f} hours, with changes of its own each time",
+        "steps x words": f"{facts['step']:,} x {config['batch_size']}",
         "peak learning rate": f"{config['learning_rate']:g}",
-        **_time(told),
-        "held-out phoneme accuracy of a frame": f"{told['heldout_phoneme_accuracy']:.1%} "
-        f"(always the most frequent: {told['heldout_phoneme_chance']:.1%})",
+        **_time(facts),
+        "held-out phoneme accuracy of a frame": f"{facts['heldout_phoneme_accuracy']:.1%} "
+        f"(always the most frequent: {facts['heldout_phoneme_chance']:.1%})",
     }
 
 
-def _time(told: dict) -> dict[str, str]:
-    return {"time": f"{told['seconds'] / 60:.0f} minutes on a shared {told['device']}, threads used: {told['threads']}"}
+def _time(facts: dict) -> dict[str, str]:
+    return {
+        "time": f"{facts['seconds'] / 60:.0f} minutes on a shared {facts['device']}, threads used: {facts['threads']}"
+    }
 
 
 def counterpart(name: str) -> str:

@@ -77,7 +77,7 @@ def claims(grid: Grid, records: Iterable[Record]) -> list[Claim]:
     found = []
     for task, size in _settings(grid):
         wanted = _arms(grid, task, size)
-        if all(_complete(members[key], draws) for key, draws in wanted):
+        if all(_complete(members[key], replicates) for key, replicates in wanted):
             arms = [_arm(members[key]) for key, _ in wanted]
             baseline = next(arm for arm in arms[2:] if not arm.name.startswith(ours))
             against = tuple(_against(arms[0], other) for other in (arms[1], baseline))
@@ -101,7 +101,7 @@ def _settings(grid: Grid) -> list[tuple[str, int]]:
 
 
 def _arms(grid: Grid, task: str, size: int) -> list[tuple[tuple[str, int, str, str], Sequence[tuple[int, int]]]]:
-    """Task, size, encoder and arm of every row that a study asks for there, and the draws."""
+    """Task, size, encoder and arm of every row that a study has there, and its replicates."""
     return [
         ((task, size, encoder, arm), part.draws)
         for part in grid.parts.values()
@@ -111,8 +111,8 @@ def _arms(grid: Grid, task: str, size: int) -> list[tuple[tuple[str, int, str, s
     ]
 
 
-def _complete(records: Sequence[Record], draws: Sequence[tuple[int, int]]) -> bool:
-    return {(r.run["split_seed"], r.run["seed"]) for r in records} == set(draws)
+def _complete(records: Sequence[Record], replicates: Sequence[tuple[int, int]]) -> bool:
+    return {(r.run["split_seed"], r.run["seed"]) for r in records} == set(replicates)
 
 
 def _arm(records: Sequence[Record]) -> Arm:
@@ -216,34 +216,34 @@ def ladder_table(name: str, grid: Grid, records: Iterable[Record]) -> str:
 
     The last column is the encoder ``name`` minus the first one, paired by seed, with its 95 % interval.
     """
-    cells = ladder(grid, records)
-    if not cells:
+    found = ladder(grid, records)
+    if not found:
         return f"{NONE}\n"
-    names = list(next(iter(cells.values())))
+    names = list(next(iter(found.values())))
     lines = [["task", "labels", *(n.split("/")[-1] for n in names), f"{name} minus {names[0]}"]]
     lines.append([":--", "--:", *["--:"] * len(names), ":--"])
-    for (task, metric, size), arms in cells.items():
+    for (task, metric, size), arms in found.items():
         means = {encoder: float(np.mean(list(arms[encoder].values()))) for encoder in names}
         best = max(means.values())
         shown = [f"**{m:.3f}**" if m == best else f"{m:.3f}" for m in means.values()]
         other = _against(Arm(name, arms[name], ""), Arm(names[0], arms[names[0]], ""))
         title = f"{task}{'' if metric == 'accuracy' else f' ({metric})'}"
         lines.append([title, str(size), *shown, str(other)])
-    for size, means in mean_of_tasks(cells).items():
-        count = len({task for task, _, s in cells if s == size})
+    for size, means in mean_of_tasks(found).items():
+        count = len({task for task, _, s in found if s == size})
         lines.append([f"mean of {count} tasks", str(size), *(f"{means[name]:.3f}" for name in names), ""])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    held = {(task, size) for task, _, size in cells}
-    missing = list(dict.fromkeys(task for task, size in _settings(grid) if (task, size) not in held))
+    recorded = {(task, size) for task, _, size in found}
+    missing = list(dict.fromkeys(task for task, size in _settings(grid) if (task, size) not in recorded))
     return table + (f"\n\nNot measured yet, or not at every size: {', '.join(missing)}.\n" if missing else "\n")
 
 
-def mean_of_tasks(cells: Ladder) -> dict[int, dict[str, float]]:
+def mean_of_tasks(found: Ladder) -> dict[int, dict[str, float]]:
     """Size to encoder to the mean over tasks of the mean over seeds."""
-    names = list(next(iter(cells.values())))
+    names = list(next(iter(found.values())))
     result = {}
-    for size in sorted({size for _, _, size in cells}):
-        at = [arms for (_, _, s), arms in cells.items() if s == size]
+    for size in sorted({size for _, _, size in found}):
+        at = [arms for (_, _, s), arms in found.items() if s == size]
         result[size] = {n: float(np.mean([np.mean(list(arms[n].values())) for arms in at])) for n in names}
     return result
 
@@ -254,10 +254,10 @@ def ladder(grid: Grid, records: Iterable[Record]) -> Ladder:
     Tasks and sizes of which an encoder lacks a seed are left out.
     """
     members = final(records)
-    cells: Ladder = {}
+    found: Ladder = {}
     for task, size in _settings(grid):
         wanted = _arms(grid, task, size)
-        if all(_complete(members[key], draws) for key, draws in wanted):
+        if all(_complete(members[key], replicates) for key, replicates in wanted):
             metric = members[wanted[0][0]][0].task["primary_metric"]
-            cells[task, metric, size] = {key[2]: scores(members[key]) for key, _ in wanted}
-    return cells
+            found[task, metric, size] = {key[2]: scores(members[key]) for key, _ in wanted}
+    return found

@@ -83,5 +83,5 @@ def memory(arm: Mapping[str, Any]) -> int:
 
 def in_order(arms: Sequence[str] | Mapping[str, Any]) -> list[str]:
     """Names of arms in the order of the book: plain, controls, KL-Norm, others."""
-    known = [name for name in LABELS if name in arms]
-    return known + sorted(set(arms) - set(known))
+    listed = [name for name in LABELS if name in arms]
+    return listed + sorted(set(arms) - set(listed))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from klnorm_lib.figures import forest
 from klnorm_lib.pages import contrasts, counts, guided, pilot
-from klnorm_lib.pages.claims import CLAIMS, NOTHING, SHARED, Asked, Studies, answer, compared, comparisons
+from klnorm_lib.pages.claims import CLAIMS, NOTHING, SHARED, Family, Studies, answer, compared, comparisons
 from klnorm_lib.pages.tables import to_markdown
 from klnorm_lib.studies import names as study_names
 from klnorm_lib.studies import path
@@ -25,28 +25,30 @@ CONSTANTS = re.compile(r"<!-- constants: .*? -->\n*", re.S)  # for the check of 
 
 def page(studies: Studies | None = None) -> str:
     """The whole page in markdown; what is not recorded says so. ``studies``: by default those that are packaged."""
-    held = by_study() if studies is None else studies
-    parts = {name: _claim(held, asked) for name, asked in CLAIMS.items()}
-    parts |= {"runs": _runs(held), "chance": _chance(held), "full": _full(), "ablation": _ablation(held)}
-    parts |= {"verdicts": _verdicts(held), "cost": _cost(), "unlucky": _unlucky(held)}
-    parts |= {"guided_verdicts": _guided_verdicts(held), "together": _together(held), "guided_rates": _rates(held)}
+    studies = by_study() if studies is None else studies
+    parts = {name: _claim(studies, family) for name, family in CLAIMS.items()}
+    parts |= {"runs": _runs(studies), "chance": _chance(studies), "full": _full(), "ablation": _ablation(studies)}
+    parts |= {"verdicts": _verdicts(studies), "cost": _cost(), "unlucky": _unlucky(studies)}
+    parts |= {
+        "guided_verdicts": _guided_verdicts(studies),
+        "together": _together(studies),
+        "guided_rates": _rates(studies),
+    }
     prose = CONSTANTS.sub("", Path(__file__).with_suffix(".md").read_text("utf-8"))
     return re.sub(r"<!-- ([\w-]+) -->", lambda mark: parts[mark[1]], prose)
 
 
-def _claim(studies: Studies, asked: Asked) -> str:
-    found = comparisons(studies, asked)
+def _claim(studies: Studies, family: Family) -> str:
+    found = comparisons(studies, family)
     if not found:
         return NOTHING
-    names = forest.labels(studies[asked.study])
+    names = forest.labels(studies[family.study])
     what, _ = forest.pairs(found, names)
     encoders = ", ".join(dict.fromkeys(str(c.encoder).split("/")[-1] for c in found))
-    told = (
-        f"**{answer(found)}** (after Holm's correction; {forest.behind(found)}; {encoders}). {contrasts.summary(found)}"
-    )
-    told += _other_rates(studies[asked.study], found, names)
+    text = f"**{answer(found)}** (after Holm's correction; {forest.behind(found)}; {encoders}). "
+    text += contrasts.summary(found) + _other_rates(studies[family.study], found, names)
     table = contrasts.table(found, names).T.reset_index(names=what)
-    return f"{told}\n\n:::{{dropdown}} Every interval, in points\n{to_markdown(table)}:::"
+    return f"{text}\n\n:::{{dropdown}} Every interval, in percentage points\n{to_markdown(table)}:::"
 
 
 def _other_rates(records: Sequence[Record], found: Sequence[Comparison], names: Mapping[str, str]) -> str:
@@ -57,12 +59,12 @@ def _other_rates(records: Sequence[Record], found: Sequence[Comparison], names: 
         if r.study["stage"] == "final"
     }
     apart = []
-    for c, place in zip(found, forest.settings(found), strict=True):
+    for c, setting in zip(found, forest.settings(found), strict=True):
         if c.p_holm < 1 - c.level:
-            place_of = (c.task, c.size, c.encoder, c.setting.get("steps"))
-            one, other = (rates[(arm, *place_of)] for arm in (c.arm, c.baseline))
+            key = (c.task, c.size, c.encoder, c.setting.get("steps"))
+            one, other = (rates[(arm, *key)] for arm in (c.arm, c.baseline))
             if one != other:
-                apart.append(f"{names[c.arm]} and {names[c.baseline]} on {place} ({one:g} and {other:g})")
+                apart.append(f"{names[c.arm]} and {names[c.baseline]} on {setting} ({one:g} and {other:g})")
     if not apart:
         return ""
     return f" Clear, but tuned to other learning rates, so that the difference may be theirs: {'; '.join(apart)}."
@@ -74,7 +76,7 @@ def _verdicts(studies: Studies) -> str:
     for letter, question, name in (
         ("a", "few labels, text: KL-Norm against plain, at the rate that most arms chose", "shared"),
         ("a", "few labels, text: KL-Norm against plain as it was tuned (see the note below)", "text"),
-        ("a", "few labels, text: against the same layer without its price", "price"),
+        ("a", "few labels, text: against the same layer without its penalty", "penalty"),
         ("a", "few labels, text: against other normalisations", "norms"),
         ("b", "out of domain: KL-Norm B against its controls", "ood"),
         ("b", "without the shortcut, or with it reversed: against plain", "shortcut"),
@@ -86,22 +88,24 @@ def _verdicts(studies: Studies) -> str:
     variants = "what of it matters: variants of KL-Norm against the default"
     rows.append(["(d)", variants, _number(studies, "ablation"), _variants(studies), _outermost(found)])
     rows.append(["(e)", "cost: KL-Norm B against plain", "–", _cheap(), "–"])
-    return to_markdown(pd.DataFrame(rows, columns=["", "question", "runs", "answer", "lowest and highest, points"]))
+    return to_markdown(
+        pd.DataFrame(rows, columns=["", "question", "runs", "answer", "lowest and highest, percentage points"])
+    )
 
 
 def _guided_verdicts(studies: Studies) -> str:
     """The five contrasts that decide on guided dropout, corrected together, and the published comparison above them."""
     published = comparisons(studies, CLAIMS["guided"])
-    rows = [["As published: guided against plain with a dropout of .1", answer(published), _outermost(published)]]
+    rows = [["As published: guided against plain with a dropout of 0.1", answer(published), _outermost(published)]]
     records = _deciding(studies)
-    held = {(c.arm, c.baseline) for name in guided.DECISIVE for c in compared(records, *name, None)}
-    found = guided.contrasts(records, [pair for pair in guided.DECISIVE if pair in held]) if held else []
+    recorded = {(c.arm, c.baseline) for name in guided.DECISIVE for c in compared(records, *name, None)}
+    found = guided.contrasts(records, [pair for pair in guided.DECISIVE if pair in recorded]) if recorded else []
     names = forest.labels(records)
     for (arm, base), question in guided.DECISIVE.items():
         of = [c for c in found if (c.arm, c.baseline) == (arm, base)]
         who = f"{names.get(arm, arm)} minus {names.get(base, base)}"
         rows.append([f"{question} ({who})", answer(of), _outermost(of)])
-    return to_markdown(pd.DataFrame(rows, columns=["question", "answer", "lowest and highest, points"]))
+    return to_markdown(pd.DataFrame(rows, columns=["question", "answer", "lowest and highest, percentage points"]))
 
 
 def _deciding(studies: Studies) -> list[Record]:
@@ -109,14 +113,14 @@ def _deciding(studies: Studies) -> list[Record]:
 
 
 def _together(studies: Studies) -> str:
-    """Whether KL-Norm and guided dropout add up: the interaction in every place, in words."""
+    """Whether KL-Norm and guided dropout add up: the interaction in every setting, in words."""
     records = _deciding(studies)
     try:
         found = interaction(records, "klnorm_guided", "klnorm", "guided", "uniform_10")
     except LookupError:
         return NOTHING
-    told = [f"{place} {contrasts.text(c)}, {c.verdict}" for c, place in zip(found, forest.settings(found), strict=True)]
-    return f"Together minus the sum of their effects, in points ({forest.behind(found)}): {'; '.join(told)}."
+    text = [f"{at} {contrasts.text(c)}, {c.verdict}" for c, at in zip(found, forest.settings(found), strict=True)]
+    return f"Together minus the sum of their effects, in percentage points ({forest.behind(found)}): {'; '.join(text)}."
 
 
 def _rates(studies: Studies) -> str:
@@ -144,15 +148,15 @@ def _outermost(found: Sequence[Comparison]) -> str:
 
 def _unlucky(studies: Studies) -> str:
     """A warning where the plain arm does worse than at another rate, so that every arm looks good beside it."""
-    found = [c for study in studies for c in comparisons(studies, Asked(study, ("plain",), (SHARED,)))]
+    found = [c for study in studies for c in comparisons(studies, Family(study, ("plain",), (SHARED,)))]
     clear = [c for c in found if c.verdict == "worse" and c.p_holm < 1 - c.level]
     if not clear:
         return ""
-    told = "; ".join(f"{c.task} {contrasts.text(c)}" for c in clear)
+    text = "; ".join(f"{c.task} {contrasts.text(c)}" for c in clear)
     return (
         "**A gain over the plain arm alone is no gain.** The plain arm does worse than the same model at the learning "
-        f"rate that most other arms chose: {told}, in points. It was unlucky in its tuning there, and beside it every "
-        "arm looks good ([chapter 08](../notebooks/08_text_with_few_labels.ipynb) shows how)."
+        f"rate that most other arms chose: {text}, in percentage points. It was unlucky in its tuning there, and "
+        "beside it every arm looks good ([chapter 08](../notebooks/08_text_with_few_labels.ipynb) shows how)."
     )
 
 
@@ -170,8 +174,8 @@ def _variants(studies: Studies) -> str:
     names = forest.labels(studies["ablation"])
     clear = [c for c in found if c.p_holm < 1 - c.level]
     alone = [f"{names[c.arm]} ({c.verdict})" for c in found if c.verdict in ("better", "worse")]
-    told = f"{len(clear)} of {len(found)} are shown to differ from it; before the correction {len(alone)}"
-    return told + (f": {', '.join(alone)}" if alone else "")
+    text = f"{len(clear)} of {len(found)} are shown to differ from it; before the correction {len(alone)}"
+    return text + (f": {', '.join(alone)}" if alone else "")
 
 
 def _ablation(studies: Studies) -> str:
@@ -180,9 +184,9 @@ def _ablation(studies: Studies) -> str:
         return NOTHING
     names = forest.labels(studies["ablation"])
     what, _ = forest.pairs(found, names)
-    told = f"**{_variants(studies)}** (after Holm's correction; {forest.behind(found)}). {contrasts.summary(found)}"
+    text = f"**{_variants(studies)}** (after Holm's correction; {forest.behind(found)}). {contrasts.summary(found)}"
     table = contrasts.table(found, names).reset_index(names=what)
-    return f"{told}\n\n:::{{dropdown}} Every interval, in points\n{to_markdown(table)}:::"
+    return f"{text}\n\n:::{{dropdown}} Every interval, in percentage points\n{to_markdown(table)}:::"
 
 
 def _cost() -> str:
@@ -218,11 +222,11 @@ def _cheap() -> str:
     if table is None:
         return NOTHING
     ours = table[table["method"] == "KL-Norm B"]
-    told = [
+    text = [
         f"{row['encoder']}: parameters +{row['share of parameters']:.2%}, step times {_ratio(row)}"
         for _, row in ours.iterrows()
     ]
-    return "; ".join(told)
+    return "; ".join(text)
 
 
 def _runs(studies: Studies) -> str:
@@ -235,8 +239,8 @@ def _chance(studies: Studies) -> str:
     pairs = [("klnorm_slow", "plain_slow"), ("klnorm_fast", "plain_fast")]
     found = pilot.table(studies["pilot"], pairs, "tasks")
     left = found[~found["chosen"].astype(bool)]
-    told = [f"{task} ({100 * row['score']:.1f} against {100 * row['constant']:.1f})" for task, row in left.iterrows()]
-    return f"{', '.join(told)}: mean score of the best arm against that of a constant answer, in hundredths."
+    text = [f"{task} ({100 * row['score']:.1f} against {100 * row['constant']:.1f})" for task, row in left.iterrows()]
+    return f"{', '.join(text)}: mean score of the best arm against that of a constant answer, in per cent."
 
 
 def _full() -> str:
@@ -245,8 +249,8 @@ def _full() -> str:
     for name in study_names():
         plan = grid.load(name)
         for part in (p for p in plan.parts.values() if not p.default):
-            cells = sum(len(sizes) for sizes in part.tasks.values()) * len(part.encoders) * len(part.arms)
-            number = len(plan.tuning([part.name])) + cells * len(part.draws)
+            settings = sum(len(sizes) for sizes in part.tasks.values()) * len(part.encoders)
+            number = len(plan.tuning([part.name])) + settings * len(part.arms) * len(part.draws)
             encoders = ", ".join(e.split("/")[-1] for e in part.encoders)
             lines.append(
                 f"  - `klnorm study {name} --part {part.name}`: {number:,} runs; {', '.join(part.tasks)}; {encoders}."

@@ -14,7 +14,7 @@ COLUMNS = ("study", "tasks", "runs", "to tune", "final", "failed", "hours", "mac
 def runs_behind(studies: Mapping[str, Iterable[Record]]) -> pd.DataFrame:
     """One row a study and one for all together; a run that several studies or arms share counts once in each row.
 
-    ``studies``: name to records, see ``klnorm_lib.pages.cells.by_study``. Columns: study, tasks, runs (all of them),
+    ``studies``: name to records, see ``klnorm_lib.sweep.membership.by_study``. Columns: study, tasks, runs (all),
     to tune (runs that only chose hyperparameters), final, failed, hours (of computing, summed over the runs), machine.
     """
     studies = {name: list(records) for name, records in studies.items()}

@@ -1,4 +1,4 @@
-"""The page on the encoders that ship: how they came to be, what they know, what they do not, and their cards."""
+"""The page on the encoders that ship: how they were pretrained, what they know and do not know, and their cards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from klnorm_lib.encoders.sources import HERE, names
 from klnorm_lib.figures import encoders, style
 from klnorm_lib.figures.embed import as_html
 from klnorm_lib.pages import card_claims
-from klnorm_lib.pages.knows import GAP, fill, neighbours
+from klnorm_lib.pages.masked_words import GAP, fill, neighbours
 from klnorm_lib.study import Record
 from klnorm_lib.sweep import grid
 from klnorm_lib.sweep.membership import by_study
@@ -55,10 +55,10 @@ def _sizes() -> str:
     rows = ["| encoder | takes | layers x width | parameters | pretrained for |", "|:--|:--|--:|--:|--:|"]
     for name in names():
         config = json.loads((HERE / name / "config.json").read_text("utf-8"))
-        told = json.loads((HERE / name / "pretraining.json").read_text("utf-8"))
+        pretraining = json.loads((HERE / name / "pretraining.json").read_text("utf-8"))
         takes = "text" if (HERE / name / "tokenizer.json").is_file() else "speech and sound, 16 kHz"
         size = f"{config['num_hidden_layers']} x {config['hidden_size']}"
-        time = f"{told['seconds'] / 60:.0f} minutes on a {told['device']}"
+        time = f"{pretraining['seconds'] / 60:.0f} minutes on a {pretraining['device']}"
         rows.append(f"| `{name}` | {takes} | {size} | {_parameters(name) / 1e6:.1f} million | {time} |")
     return "\n".join(rows) + "\n"
 
@@ -68,8 +68,8 @@ def _parameters(name: str) -> int:
 
     total = 0
     for file in sorted((HERE / name).glob("*.safetensors")):
-        with safe_open(file, "np") as held:
-            total += sum(prod(held.get_slice(key).get_shape()) for key in held.keys())  # noqa: SIM118
+        with safe_open(file, "np") as weights:
+            total += sum(prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
     return total
 
 
@@ -109,13 +109,13 @@ def _figures() -> tuple[str, str]:
         first = as_html(encoders.forest({name: rows(found) for name, found in cards.items()}), alt, caption)
         first += "\n\n" + "\n\n".join(f"`{name}`. {text}" for name, text in words.items())
     for name, study in card_claims.TABLES.items():
-        cells = card_claims.ladder(grid.load(study), _records().get(study, []))
-        if cells:
-            arms = ", ".join(next(iter(cells.values())))
+        scores = card_claims.ladder(grid.load(study), _records().get(study, []))
+        if scores:
+            arms = ", ".join(next(iter(scores.values())))
             alt = f"Lines of the mean score against the number of labels, for {arms}."
             caption = f"Frozen features and a linear model on them. The table is on the card of {name}."
             second = as_html(
-                encoders.ladder(card_claims.mean_of_tasks(cells), len({task for task, *_ in cells})), alt, caption
+                encoders.ladder(card_claims.mean_of_tasks(scores), len({task for task, *_ in scores})), alt, caption
             )
     return first, second
 

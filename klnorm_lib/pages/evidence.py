@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from klnorm_lib.pages.cells import HALVED, MACHINERY, SECOND, TEST, Cell, cells, over_places
+from klnorm_lib.figures.forest import span
+from klnorm_lib.pages.outcomes import HALVED, MACHINERY, SECOND, TEST, Outcome, outcomes, over_settings
 from klnorm_lib.study import Record
 from klnorm_lib.sweep.membership import by_study
 
@@ -29,15 +30,16 @@ NONE = (
     "is in the\nrecords, its paired intervals will be drawn here."
 )
 READ = """\
-Test score, method minus baseline, in points: the mean over the places of a study (task and number of labels), with its
-95 % interval, and the verdicts of the single places. Arms are paired draw by draw. *Trials*: how many settings an arm
-could choose from, on validation rows; with one trial nothing was chosen. Studies that tuned nothing, and every single
-place, are on the {doc}`../results` page."""
+Test score, method minus baseline, in percentage points: the mean over the settings of a study (task and number of
+labels), with its 95 % interval, and the verdicts of the single settings. Arms are paired within replicates. *Trials*:
+how many candidates an arm could choose from, on validation rows; with one trial nothing was chosen. Studies that tuned
+nothing, and every single setting, are on the {doc}`../results` page."""
 NOTES = {
     "plain at the common rate": "Where tuning gave plain another learning rate than most arms, the difference to plain "
     "at their rate stands beside; that arm was added once this was seen.",
-    "plain with half the dropout": "In study guided all arms share one learning rate. Plain has a dropout of .1 there, "
-    "as the encoders come; a method that lowers the rates has to be better than plain with a dropout of .05, too.",
+    "plain with half the dropout": "In study guided all arms share one learning rate. Plain has a dropout of 0.1 "
+    "there, as the encoders come; a method that lowers the rates has to be better than plain with a dropout of 0.05, "
+    "too.",
 }
 
 
@@ -52,7 +54,7 @@ def evidence(name: str) -> str:
         return NONE
     shown = [b for b in BASELINES if any(b in against for _, against in rows)]
     read = "\n".join([READ, *(textwrap.fill(NOTES[b], 120, break_on_hyphens=False) for b in shown if b in NOTES)])
-    head = f"| study | encoder | arm | trials | places, draws | {' | '.join(f'minus {b}' for b in shown)} |"
+    head = f"| study | encoder | arm | trials | settings, replicates | {' | '.join(f'minus {b}' for b in shown)} |"
     lines = [f"| {start} | {' | '.join(against.get(b, '–') for b in shown)} |" for start, against in rows]
     return "\n".join([read, "", head, f"|:--|:--|:--|--:|:--|{':--|' * len(shown)}", *lines])
 
@@ -67,16 +69,16 @@ def _rows(study: str, records: Sequence[Record], name: str) -> list[tuple[str, d
     arms = {r.study["arm"]: r.study["label"] for r in records if name in r.method["name"].split("+")}
     trials = {r.study["arm"]: r.study["trials"] for r in records}
     baselines = {shown: next((b for b in names if _has(records, b)), None) for shown, names in BASELINES.items()}
-    against: dict[str, dict[tuple[str, str], list[Cell]]] = {shown: {} for shown in BASELINES}
+    against: dict[str, dict[tuple[str, str], list[Outcome]]] = {shown: {} for shown in BASELINES}
     for shown, baseline in baselines.items():
-        held = [r for r in records if r.study["arm"] in (*arms, baseline)]
-        for c in cells(held, study, baseline) if baseline else ():
+        both = [r for r in records if r.study["arm"] in (*arms, baseline)]
+        for c in outcomes(both, study, baseline) if baseline else ():
             if c.arm in arms and c.split == TEST and c.against is not None:
                 against[shown].setdefault((c.against.encoder, c.arm), []).append(c)
-    places = list(dict.fromkeys(place for of in against.values() for place in of))
+    rows = list(dict.fromkeys(row for of in against.values() for row in of))
     return [
         _row(study, encoder, arms[arm], trials[arm], {b: of.get((encoder, arm), []) for b, of in against.items()})
-        for encoder, arm in places
+        for encoder, arm in rows
     ]
 
 
@@ -85,17 +87,16 @@ def _has(records: Sequence[Record], arm: str) -> bool:
 
 
 def _row(
-    study: str, encoder: str, label: str, trials: int, against: Mapping[str, Sequence[Cell]]
+    study: str, encoder: str, label: str, trials: int, against: Mapping[str, Sequence[Outcome]]
 ) -> tuple[str, dict[str, str]]:
     found = max(against.values(), key=len)
-    draws = sorted({c.against.k for c in found})
-    size = f"{len(found)}, {draws[0]}" if len(draws) == 1 else f"{len(found)}, {draws[0]} to {draws[-1]}"
+    size = f"{len(found)}, {span(c.against.k for c in found)}"
     start = " | ".join([study, encoder.split("/")[-1], label, str(trials), size])
-    return start, {b: _told(of) for b, of in against.items() if of}
+    return start, {b: _text(of) for b, of in against.items() if of}
 
 
-def _told(found: Sequence[Cell]) -> str:
-    mean, low, high = (100 * value for value in over_places(found))
+def _text(found: Sequence[Outcome]) -> str:
+    mean, low, high = (100 * value for value in over_settings(found))
     counted = Counter(c.against.verdict for c in found)
     verdicts = ", ".join(f"{counted[v]} {v}" if len(found) > 1 else v for v in VERDICTS if counted[v])
     return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]: {verdicts}"

@@ -28,30 +28,30 @@ CHANGED = re.compile(
 
 
 def contrasts(records: Iterable[Record], pairs: Iterable[Pair] = DECISIVE) -> list[Comparison]:
-    """Arm minus baseline of each pair in every cell that has both, with Holm's correction over all of them.
+    """Arm minus baseline of each pair in every setting that has both, with Holm's correction over all of them.
 
-    Raises ``LookupError`` for a pair that no cell has.
+    Raises ``LookupError`` for a pair that no setting has.
     """
     records = list(records)
     return with_holm([c for arm, baseline in pairs for c in compare(records, arm, baseline)])
 
 
 def against(records: Iterable[Record], arms: Iterable[str], baselines: Iterable[str]) -> list[Comparison]:
-    """Every arm minus every other arm named as a baseline, place by place; Holm's correction is over all of them.
+    """Every arm minus every other arm named as a baseline, setting by setting; Holm's correction is over all of them.
 
-    Pairs that no cell has are left out. All comparisons of one place stand together, those of one baseline within it.
+    Pairs that no setting has are left out. Comparisons of one setting stand together, those of one baseline within it.
     """
     records, arms = list(records), list(arms)
-    held = {r.study["arm"] for r in records if r.study and r.study["stage"] == "final" and r.status == "finished"}
-    wanted = [(arm, base) for base in baselines for arm in arms if arm != base and {arm, base} <= held]
+    recorded = {r.study["arm"] for r in records if r.study and r.study["stage"] == "final" and r.status == "finished"}
+    wanted = [(arm, base) for base in baselines for arm in arms if arm != base and {arm, base} <= recorded]
     found = []
     for arm, base in wanted:
         try:
             found += compare(records, arm, base)
-        except LookupError:  # no cell has both
+        except LookupError:  # no setting has both
             continue
-    places = list(dict.fromkeys((c.task, c.size, c.encoder) for c in found))
-    return with_holm(sorted(found, key=lambda c: places.index((c.task, c.size, c.encoder))))
+    settings = list(dict.fromkeys((c.task, c.size, c.encoder) for c in found))
+    return with_holm(sorted(found, key=lambda c: settings.index((c.task, c.size, c.encoder))))
 
 
 def site_rates(record: Record) -> dict[str, float]:
@@ -65,12 +65,12 @@ def _lines(record: Record) -> dict[str, tuple[float, float]]:
 
 
 def rates(records: Iterable[Record]) -> pd.DataFrame:
-    """One row for each arm and encoder: the rates of its final runs, as the records tell them.
+    """One row for each arm and encoder: the rates of its final runs, as the records have them.
 
-    Columns: encoder, arm, label, sites (their number), runs, draws, mean (unweighted over sites, then over runs), least
-    and most (of the means of single runs), low and high (of single rates), orders (how many different assignments of
-    rates to sites the runs had), and the mean rate of each type of site. An arm that sets no rate runs at those of its
-    encoder, which the other arms changed. Raises ``LookupError`` where no arm of an encoder tells them.
+    Columns: encoder, arm, label, sites (their number), runs, replicates, mean (unweighted over sites, then over runs),
+    least and most (of the means of single runs), low and high (of single rates), orders (how many different assignments
+    of rates to sites the runs had), and the mean rate of each type of site. An arm that sets no rate runs at those of
+    its encoder, which the other arms changed. Raises ``LookupError`` where no arm of an encoder says them.
     """
     final = [r for r in records if r.study and r.study["stage"] == "final" and r.status == "finished"]
     before: dict[str, dict[str, float]] = {}
@@ -99,7 +99,7 @@ def _row(encoder: str, records: Sequence[Record], before: Mapping[str, Mapping[s
         "label": records[0].study["label"],
         "sites": len(runs[0]),
         "runs": len(runs),
-        "draws": len({(r.run["split_seed"], r.run["seed"]) for r in records}),
+        "replicates": len({(r.run["split_seed"], r.run["seed"]) for r in records}),
         "mean": float(np.mean(means)),
         "least": min(means),
         "most": max(means),
@@ -111,10 +111,10 @@ def _row(encoder: str, records: Sequence[Record], before: Mapping[str, Mapping[s
 
 
 def detectable(comparisons: Iterable[Comparison], wanted: float = 0.8) -> pd.DataFrame:
-    """What each comparison could have shown: one row each, in points.
+    """What each comparison could have shown: one row each, in percentage points.
 
-    Columns: task, encoder, arm, baseline, draws, sd (of a paired difference over draws), row_se (standard error from
-    the test rows), detectable (the smallest true difference whose interval leaves zero out with probability
+    Columns: task, encoder, arm, baseline, replicates, sd (of a paired difference over replicates), row_se (standard
+    error from the test rows), detectable (the smallest true difference whose interval leaves zero out with probability
     ``wanted``, before Holm's correction), half (half of the interval). They rest on the spread that was seen, not on
     the mean. A comparison without spread is left out.
     """
@@ -124,7 +124,7 @@ def detectable(comparisons: Iterable[Comparison], wanted: float = 0.8) -> pd.Dat
             continue
         sd = max(float(np.std(c.differences, ddof=1)), 1e-9)
         least = minimal_difference(sd, c.k, wanted, c.level, c.row_se, c.rows or 1_000)
-        points = {"sd": sd, "row_se": c.row_se, "detectable": least, "half": (c.high - c.low) / 2}
-        named = {"task": c.task, "encoder": c.encoder, "arm": c.arm, "baseline": c.baseline, "draws": c.k}
-        rows.append(named | {name: 100 * value for name, value in points.items()})
+        shares = {"sd": sd, "row_se": c.row_se, "detectable": least, "half": (c.high - c.low) / 2}
+        named = {"task": c.task, "encoder": c.encoder, "arm": c.arm, "baseline": c.baseline, "replicates": c.k}
+        rows.append(named | {name: 100 * value for name, value in shares.items()})
     return pd.DataFrame(rows)

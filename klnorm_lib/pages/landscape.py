@@ -55,7 +55,7 @@ def check(values: Any) -> None:
 
 
 def origin(axis: list[float]) -> int:
-    """The place of 0 on an axis. Raises ``ValueError`` if it is not on it."""
+    """The index of 0 on an axis. Raises ``ValueError`` if it is not on it."""
     if 0.0 not in axis:
         raise ValueError(f"the origin is not on the grid {axis}")
     return axis.index(0.0)
@@ -80,8 +80,8 @@ def frame(model: Mapping[str, Any]) -> pd.DataFrame:
         losses = np.array(part["losses"])
         for radius in axis[axis > 0]:
             loss = losses[np.isclose(np.abs(axis), radius)].mean()
-            told = {name: part[name] for name in ("fisher", "scheme", "set", "draw", "norm")}
-            rows.append({**told, "radius": float(radius), "loss": loss, "rise": loss - losses[zero]})
+            which = {name: part[name] for name in ("fisher", "scheme", "set", "draw", "norm")}
+            rows.append({**which, "radius": float(radius), "loss": loss, "rise": loss - losses[zero]})
     return pd.DataFrame(rows)
 
 
@@ -112,6 +112,6 @@ def verdicts(values: Mapping[str, Any], radius: float = 0.5) -> pd.DataFrame:
             for scheme in table.loc[table["fisher"] == fisher, "scheme"].unique():
                 for first, second in (("top", "bottom"), ("top", "random"), ("bottom", "random")):
                     found = contrast(table, scheme, first, second, fisher).set_index("radius").loc[radius]
-                    told = {"model": model["name"], "fisher": fisher, "scheme": scheme, "sets": f"{first} - {second}"}
-                    rows.append({**told, **found.to_dict()})
+                    which = {"model": model["name"], "fisher": fisher, "scheme": scheme, "sets": f"{first} - {second}"}
+                    rows.append({**which, **found.to_dict()})
     return pd.DataFrame(rows)

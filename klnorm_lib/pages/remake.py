@@ -1,17 +1,17 @@
-"""The command that remakes a whole cell of a study."""
+"""The command that remakes an outcome of a study, all replicates."""
 
 from __future__ import annotations
 
 import shlex
 
 from klnorm_lib import studies
-from klnorm_lib.pages.cells import Cell
+from klnorm_lib.pages.outcomes import Outcome
 from klnorm_lib.sweep.remake import cell_of
 
 
-def cell_command(cell: Cell) -> str | None:
-    """The command that makes a cell anew and compares it with the records; ``None`` outside a packaged study."""
-    if cell.study not in studies.names() or not cell.runs:
+def remake_command(outcome: Outcome) -> str | None:
+    """The command that makes an outcome anew and compares it with the records; ``None`` outside a packaged study."""
+    if outcome.study not in studies.names() or not outcome.runs:
         return None
-    part = ["--part", cell.part] if cell.part else []
-    return shlex.join(["klnorm", "study", cell.study, *part, "--remake", str(cell_of(cell.runs[0]))])
+    part = ["--part", outcome.part] if outcome.part else []
+    return shlex.join(["klnorm", "study", outcome.study, *part, "--remake", str(cell_of(outcome.runs[0]))])

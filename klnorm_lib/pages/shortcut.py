@@ -1,4 +1,4 @@
-"""How far a model leans on a planted shortcut: its accuracy where cue and label agree, and where they do not."""
+"""How far a model relies on a planted shortcut: its accuracy where cue and label agree, and where they do not."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def line(accuracies: Mapping[float, float]) -> tuple[float, float]:
     return float(at_zero + slope), float(at_zero)
 
 
-def reliance(accuracies: Mapping[float, float]) -> float:
-    r"""How much the right answer depends on the cue, :math:`A_+ - A_-`: 0 for a model that is blind to it.
+def gap(accuracies: Mapping[float, float]) -> float:
+    r"""The shortcut gap, :math:`A_+ - A_-`: how much a right answer depends on the cue, 0 if the model ignores it.
 
     A model that answers by the cue alone has 1, one that goes against it -1.
     """
@@ -60,8 +60,8 @@ def rates(task: str) -> dict[str, float]:
 def frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row for each finished final run on a task with a shortcut that was tested on it.
 
-    Columns: task, encoder, arm, label, split_seed, seed; on, off, reversed (accuracies); agree, conflict, reliance
-    (see :func:`line` and :func:`reliance`).
+    Columns: task, encoder, arm, label, split_seed, seed; on, off, reversed (accuracies); agree, conflict, gap
+    (see :func:`line` and :func:`gap`).
     """
     rows = []
     for record in records:
@@ -82,7 +82,7 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
                 **scores,
                 "agree": agree,
                 "conflict": conflict,
-                "reliance": agree - conflict,
+                "gap": agree - conflict,
             }
         )
     return pd.DataFrame(rows)

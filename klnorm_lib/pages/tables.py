@@ -10,7 +10,7 @@ import pandas as pd
 
 from klnorm_lib.study import Record
 
-FEW = 10  # up to so many seeds, every point is written out
+FEW = 10  # up to so many seeds, every score is written out
 SEEDS = ("seed", "split_seed")
 
 
@@ -54,8 +54,8 @@ def summary(records: Iterable[Record]) -> pd.DataFrame:
     """One row for each set of finished runs that differ in seeds only, with the number of seeds and every test score.
 
     Runs that only served to tune an arm of a study are no results, and are left out. With more than ten runs in a set
-    the points give way to their mean and range. A set of one run says so; no interval is given, since the spread of a
-    handful of points is not one.
+    the scores give way to their mean and range. A set of one run says so; no interval is given, since the spread of a
+    handful of scores is not one.
     """
     groups: dict[str, list[Record]] = {}
     for record in records:
@@ -71,10 +71,10 @@ def summary(records: Iterable[Record]) -> pd.DataFrame:
 def _group(records: Sequence[Record]) -> dict[str, Any]:
     primary = records[0].task["primary_metric"]
     first = _row(records[0])
-    points = [r.test.get(primary) for r in sorted(records, key=lambda r: (r.run["split_seed"], r.run["seed"]))]
-    values = [p for p in points if p is not None]
-    if len(points) <= FEW:
-        shown = "  ".join("–" if p is None else f"{p:.3f}" for p in points)
+    scores = [r.test.get(primary) for r in sorted(records, key=lambda r: (r.run["split_seed"], r.run["seed"]))]
+    values = [s for s in scores if s is not None]
+    if len(scores) <= FEW:
+        shown = "  ".join("–" if s is None else f"{s:.3f}" for s in scores)
     else:
         shown = f"{min(values):.3f} to {max(values):.3f}" if values else "–"
     return {
@@ -85,8 +85,8 @@ def _group(records: Sequence[Record]) -> dict[str, Any]:
         "steps": records[0].run["steps"],
         "learning rate": f"{records[0].run['learning_rate']:g}",
         "metric": primary,
-        "runs": len(points),
-        "test, every run" if len(points) <= FEW else "test, range": shown,
+        "runs": len(scores),
+        "test, every run" if len(scores) <= FEW else "test, range": shown,
         "mean": sum(values) / len(values) if len(values) > 1 else None,
     }
 

@@ -9,7 +9,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from klnorm_lib.pages import results
-from klnorm_lib.pages.cells import cells
+from klnorm_lib.pages.outcomes import outcomes
 from tests.book import ROOT
 from tests.pages import made
 
@@ -58,7 +58,7 @@ def visit(tmp_path_factory):
     (folder / "book").mkdir()
     for name in ("results.js", "results.css"):
         shutil.copy(ROOT / "book/_static" / name, folder / "_static")
-    found = [cell for cell in cells(made.study(), "text") if cell.split == "test"]
+    found = [outcome for outcome in outcomes(made.study(), "text") if outcome.split == "test"]
     table = results.table(found)
 
     def open_page(script, query=""):
@@ -81,7 +81,7 @@ def test_table_sorts_filters_and_opens_rows(visit):
         f"text-{task}-200-e-{arm}" for task in ("trec", "sst2") for arm in ("plain", "layernorm", "klnorm_b", "vib")
     ]
     assert steps["start"]["rows"] == every
-    assert steps["start"]["told"] == "8 of 8 cells shown."
+    assert steps["start"]["told"] == "8 of 8 results shown."
     arms = [row.split("-")[-1] for row in steps["largest first"]["rows"]]
     assert arms == ["klnorm_b"] * 2 + ["layernorm"] * 2 + ["vib"] * 2 + ["plain"] * 2  # no difference comes last
     assert steps["largest first"]["sorted"] == ["minus baseline descending"]
@@ -90,7 +90,7 @@ def test_table_sorts_filters_and_opens_rows(visit):
     assert steps["smallest first"]["sorted"] == ["minus baseline ascending"]
     assert {row.split("-")[-1] for row in steps["filtered"]["rows"]} == {"klnorm_b"}
     assert steps["words"]["rows"] == ["text-trec-200-e-klnorm_b"]
-    assert steps["words"]["told"] == "1 of 8 cells shown."
+    assert steps["words"]["told"] == "1 of 8 results shown."
     assert steps["two filters"]["rows"] == ["text-sst2-200-e-vib"]
     assert "text-trec-200-e-klnorm_b" in steps["linked"]["rows"]
     assert steps["linked"]["open"] == ["text-trec-200-e-klnorm_b"]
@@ -105,11 +105,11 @@ def test_an_address_may_name_filters(visit):
 
 
 def test_without_scripts_every_row_is_there_and_named():
-    page = BeautifulSoup(results.table(cells(made.study(), "text")), "html.parser")
+    page = BeautifulSoup(results.table(outcomes(made.study(), "text")), "html.parser")
     rows = page.select("tbody tr")
     assert len(rows) == 16
     assert not [row for row in rows if row.has_attr("hidden") or not row.select_one("summary")]
-    assert page.select_one("caption").get_text().startswith("16 cells.")
+    assert page.select_one("caption").get_text().startswith("16 results.")
     assert len(page.select("th[scope=col]")) == len(results.COLUMNS) + 1
 
 

@@ -64,7 +64,7 @@ ADDED = {"layernorm": 512, "klnorm_b": 25_000, "vib": 280_000}
 
 
 def study() -> list[Record]:
-    """Four arms on two tasks, three draws each, with a shift, two tuning runs and a run that failed."""
+    """Four arms on two tasks, three replicates each, with a shift, two tuning runs and a run that failed."""
     made = []
     for task, scores in PLAIN.items():
         for arm in ("plain", *GAINS):

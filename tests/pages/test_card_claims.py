@@ -97,9 +97,9 @@ def test_ladder_marks_the_best_and_pairs_with_the_first():
 
 @pytest.mark.parametrize("study", [*card_claims.CLAIMS.values(), *card_claims.TABLES.values()])
 def test_studies_of_cards_are_fair(study):
-    asked = grid.load(study)
-    draws = {part.draws for part in asked.parts.values()}
-    assert draws == {tuple((i, i) for i in range(5))}
-    tasks = [list(part.tasks) for part in asked.parts.values()]
+    plan = grid.load(study)
+    replicates = {part.draws for part in plan.parts.values()}
+    assert replicates == {tuple((i, i) for i in range(5))}
+    tasks = [list(part.tasks) for part in plan.parts.values()]
     assert all(of == tasks[0] for of in tasks)
-    assert {len(arm.trials) for arm in asked.arms.values() if arm.method != "frozen"} <= {2}
+    assert {len(arm.trials) for arm in plan.arms.values() if arm.method != "frozen"} <= {2}

@@ -24,7 +24,7 @@ def made(levels, tasks=("t",), **fields):
 @pytest.mark.parametrize(
     ("levels", "said"),
     [
-        ({"plain": 0.5, "new": 0.7}, "Shown in every cell"),
+        ({"plain": 0.5, "new": 0.7}, "Shown in every setting"),
         ({"plain": 0.7, "new": 0.5}, "Not shown; the opposite in 2 of 2 cells"),
         ({"plain": 0.5, "new": 0.5}, "Not shown in any of 2 cells, nor the opposite; equivalent in 1"),
     ],
@@ -61,10 +61,10 @@ def test_families_are_compared_in_every_set_from_elsewhere():
 
 
 def test_every_claim_asks_for_arms_that_its_study_has():
-    for name, asked in page.CLAIMS.items():
-        plan = page.grid.load(asked.study)
-        assert set(asked.arms) | set(asked.baselines) - {page.SHARED} <= set(plan.arms), name
-        assert set(asked.parts or ()) <= set(plan.parts), name
+    for name, family in page.CLAIMS.items():
+        plan = page.grid.load(family.study)
+        assert set(family.arms) | set(family.baselines) - {page.SHARED} <= set(plan.arms), name
+        assert set(family.parts or ()) <= set(plan.parts), name
 
 
 def test_the_page_has_no_mark_left_and_quotes_its_intervals():
@@ -87,7 +87,7 @@ def test_an_unlucky_baseline_is_told():
     assert "alone is no gain" not in page._unlucky({"s": made({"plain": 0.6, page.SHARED: 0.6})})
     told = page._unlucky({"s": made({"plain": 0.5, page.SHARED: 0.6})})
     (c,) = stats.compare(made({"plain": 0.5, page.SHARED: 0.6}), "plain", page.SHARED)
-    assert f"t {contrasts.text(c)}, in points" in told
+    assert f"t {contrasts.text(c)}, in percentage points" in told
 
 
 def test_clear_differences_between_two_learning_rates_are_named():

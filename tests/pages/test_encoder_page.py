@@ -9,23 +9,23 @@ import torch
 from klnorm_lib import encoders
 from klnorm_lib.figures import embed
 from klnorm_lib.figures import encoders as figures
-from klnorm_lib.pages import card_claims, encoder_page, knows
+from klnorm_lib.pages import card_claims, encoder_page, masked_words
 from tests.pages.test_card import fake
 from tests.pages.test_card_claims import GRID, LADDER, scores
 
 
 def test_gap_is_filled_with_the_likeliest_pieces():
-    found = knows.fill("klnorm-nano", "the king and the ___ of france.", top=8192)
+    found = masked_words.fill("klnorm-nano", "the king and the ___ of france.", top=8192)
     chances = [chance for _, chance in found]
     assert sum(chances) == pytest.approx(1.0, abs=1e-4)
     assert chances == sorted(chances, reverse=True)
-    assert knows.fill("klnorm-nano", "the king and the ___ of france.", top=3) == found[:3]
+    assert masked_words.fill("klnorm-nano", "the king and the ___ of france.", top=3) == found[:3]
     with pytest.raises(ValueError, match="one gap"):
-        knows.fill("klnorm-nano", "no gap here")
+        masked_words.fill("klnorm-nano", "no gap here")
 
 
 def test_neighbours_are_those_of_the_largest_cosine():
-    found = dict(knows.neighbours("klnorm-nano", "monday", top=3))
+    found = dict(masked_words.neighbours("klnorm-nano", "monday", top=3))
     model, tokenizer = encoders.load("klnorm-nano", 2)
     vectors = model.get_input_embeddings().weight.detach()
     for word, value in found.items():
@@ -33,7 +33,7 @@ def test_neighbours_are_those_of_the_largest_cosine():
         assert float(torch.cosine_similarity(pair[0], pair[1], dim=0)) == pytest.approx(value, abs=1e-4)
     assert "tuesday" in found
     with pytest.raises(ValueError, match="not a word of the vocabulary"):
-        knows.neighbours("klnorm-nano", "Monday")
+        masked_words.neighbours("klnorm-nano", "Monday")
 
 
 def test_page_has_every_encoder_and_no_mark_left():

@@ -20,11 +20,13 @@ def test_committed_evidence_is_what_the_records_give(name):
 
 def test_evidence_compares_with_both_baselines(monkeypatch):
     monkeypatch.setattr(evidence, "_studies", lambda: {"text": made.study()})
-    # two tasks with the same gains of 0.03, 0.04, 0.05: t(0.975, 2) sd / sqrt(3) = 2.484 points, over sqrt(2) for both
+    # two tasks with the same gains of 0.03, 0.04, 0.05: t(0.975, 2) sd / sqrt(3) = 2.484 points of a hundred, / sqrt(2)
     (line,) = [line for line in evidence.evidence("klnorm").splitlines() if line.startswith("| text")]
     assert line.startswith("| text | e | KL-Norm B | 4 | 2, 3 | +4.0 [+2.2, +5.8]: 2 better | +")
     table = evidence.evidence("norm_head").splitlines()
-    assert "| study | encoder | arm | trials | places, draws | minus plain |" in table  # nothing else to compare with
+    assert (
+        "| study | encoder | arm | trials | settings, replicates | minus plain |" in table
+    )  # nothing else to compare with
     assert not any(note in "\n".join(table) for note in evidence.NOTES.values())
     assert evidence.evidence("mixout") == evidence.NONE
 

@@ -10,22 +10,25 @@ STUDIES = {"text": made.study()}
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("words", "text"),
     [
-        ("text: klnorm_b minus plain on trec", "+4.0 points [+1.5, +6.5], better, 3 draws"),
-        ("text: klnorm_b minus layernorm on sst2 at 200 with e", "+4.0 points [-0.3, +8.3], cannot tell, 3 draws"),
-        ("text: plain on trec at 200", "0.520 (3 draws)"),
-        ("text: plain on trec tested on far", "0.320 (3 draws)"),
+        ("text: klnorm_b minus plain on trec", "+4.0 percentage points [+1.5, +6.5], better, 3 replicates"),
+        (
+            "text: klnorm_b minus layernorm on sst2 at 200 with e",
+            "+4.0 percentage points [-0.3, +8.3], cannot tell, 3 replicates",
+        ),
+        ("text: plain on trec at 200", "0.520 (3 replicates)"),
+        ("text: plain on trec tested on far", "0.320 (3 replicates)"),
         ("text: runs", "27"),
         ("all: failed runs", "1"),
     ],
 )
-def test_quote_reads_the_records(asked, told):
-    assert pages.quote(asked, STUDIES) == told
+def test_quote_reads_the_records(words, text):
+    assert pages.quote(words, STUDIES) == text
 
 
 @pytest.mark.parametrize(
-    ("asked", "error", "why"),
+    ("words", "error", "why"),
     [
         ("klnorm_b better than plain", ValueError, "the form is STUDY: ARM"),
         ("speech: plain on trec", LookupError, "there are text"),
@@ -34,9 +37,9 @@ def test_quote_reads_the_records(asked, told):
         ("text: dropout minus plain on trec", LookupError, "fits 0"),
     ],
 )
-def test_quote_refuses_what_no_record_says(asked, error, why):
+def test_quote_refuses_what_no_record_says(words, error, why):
     with pytest.raises(error, match=why):
-        pages.quote(asked, STUDIES)
+        pages.quote(words, STUDIES)
 
 
 def test_runs_in_a_sentence_are_those_of_the_page():

@@ -1,4 +1,4 @@
-"""The pilot's numbers by hand, and a choice of tasks that follows from room and spread."""
+"""The pilot's numbers by hand, and a choice of tasks that follows from headroom and spread."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from klnorm_lib.pages import pilot
 from klnorm_lib.study import stats
 from tests.study.simulated import record
 
-SCORES = {  # by task and arm, three draws
+SCORES = {  # by task and arm, three replicates
     "trec": {"plain": [0.70, 0.72, 0.74], "new": [0.75, 0.74, 0.76]},
     "mrpc": {"plain": [0.68, 0.69, 0.68], "new": [0.60, 0.61, 0.68]},
 }
@@ -25,13 +25,13 @@ def records(part="tasks"):
     return made
 
 
-def test_room_spread_and_what_could_be_seen():
+def test_headroom_spread_and_what_could_be_seen():
     found = pilot.table(records(), [("new", "plain")], "tasks", k=10)
     trec = found.loc["trec"]
     change = np.array([0.05, 0.02, 0.02])
-    assert (trec["arm"], trec["draws"], trec["freedom"]) == ("new", 3, 2)
+    assert (trec["arm"], trec["replicates"], trec["freedom"]) == ("new", 3, 2)
     assert trec["score"] == pytest.approx(0.75)
-    assert trec["room"] == pytest.approx(0.75 - 138 / 500)
+    assert trec["headroom"] == pytest.approx(0.75 - 138 / 500)
     assert trec["sd"] == pytest.approx(change.std(ddof=1))
     assert trec["detectable"] == pytest.approx(stats.minimal_difference(change.std(ddof=1), 10))
     assert trec["for_a_point"] == stats.replicates_needed(0.01, change.std(ddof=1))

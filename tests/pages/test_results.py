@@ -1,4 +1,4 @@
-"""The results page holds every cell, its numbers are those of the records, and each row tells how to remake it."""
+"""The results page holds every outcome, its numbers are those of the records, and each row tells how to remake it."""
 
 import json
 import math
@@ -45,7 +45,7 @@ def test_every_cell_is_a_row_with_a_name_of_its_own(rows):
 
 def test_a_row_shows_mean_spread_draws_difference_interval_and_verdict(rows):
     row = next(r for r in rows if r["id"] == "text-trec-200-e-klnorm_b")
-    assert of(row, "score").get_text() == "0.560 ± 0.030 accuracy, 3 draws"
+    assert of(row, "score").get_text() == "0.560 ± 0.030 accuracy, 3 replicates"
     assert of(row, "minus baseline").get_text() == "+0.040 [+0.015, +0.065]"
     assert of(row, "verdict").get_text() == "▲ better *"
     assert of(row, "cost").get_text() == "6.0 s +25,000"
@@ -87,7 +87,7 @@ def test_html_has_no_blank_line_that_would_end_it_in_markdown(page):
 
 def test_figure_says_in_words_what_it_shows(page):
     alt = BeautifulSoup(page, "html.parser").select_one("figure img")["alt"]
-    assert "KL-Norm B: +4.0 points [+2.2, +5.8], 1.20 times the time, 25,000 added parameters" in alt
+    assert "KL-Norm B: +4.0 percentage points [+2.2, +5.8], 1.20 times the time, 25,000 added parameters" in alt
     assert "mean of 2 tasks" in alt
 
 
@@ -95,7 +95,7 @@ def test_text_of_records_is_escaped():
     cells = made.study()
     for record in cells:
         record.study = {**record.study, "label": "<b>&"}
-    text = results.table(results.cells(cells, "text"))
+    text = results.table(results.outcomes(cells, "text"))
     assert "<b>" not in text
     assert "&lt;b&gt;&amp;" in text
 
@@ -125,7 +125,7 @@ def lines():
 
 
 def test_numbers_of_the_book_follow_from_the_committed_lines(lines):
-    """Worked out a second time, from the bare lines: mean, spread, draws, mean difference, and the draws' interval."""
+    """Worked out a second time, from the bare lines: mean, spread, replicates, mean difference and its interval."""
     page = BeautifulSoup(results.page(), "html.parser")
     checked = 0
     for row in page.select(".results tbody tr"):
@@ -143,7 +143,7 @@ def test_numbers_of_the_book_follow_from_the_committed_lines(lines):
         shown = of(row, "score").get_text()
         spread = f" ± {statistics.stdev(scores.values()):.3f}" if len(scores) > 1 else ""
         assert shown.startswith(f"{statistics.fmean(scores.values()):.3f}{spread} "), row["id"]
-        assert f"{len(ours)} draw" in shown, row["id"]
+        assert f"{len(ours)} replicate" in shown, row["id"]
         told = re.match(r"([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\]", of(row, "minus baseline").get_text())
         plain = {
             draw(r): score(r, split) for r in held if r["study"]["arm"] == "plain" and r["encoder"]["name"] == encoder

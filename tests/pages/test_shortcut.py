@@ -1,4 +1,4 @@
-"""Reliance on a planted shortcut, against models whose reliance is known."""
+"""The shortcut gap of models whose gap follows from how they were made."""
 
 from types import SimpleNamespace
 
@@ -32,13 +32,13 @@ def test_a_model_that_reads_only_the_cue(sets):
     found = scores(sets, lambda cue, label: cue)
     assert found == {0.9: 0.9, 0.5: 0.5, 0.1: 0.1}
     assert shortcut.line(found) == pytest.approx((1.0, 0.0))
-    assert shortcut.reliance(found) == pytest.approx(1.0)
+    assert shortcut.gap(found) == pytest.approx(1.0)
 
 
 def test_models_that_do_not_read_it_at_all_or_go_against_it(sets):
-    assert shortcut.reliance(scores(sets, lambda cue, label: label)) == pytest.approx(0.0, abs=1e-9)
-    assert shortcut.reliance(scores(sets, lambda cue, label: 0 * label)) == pytest.approx(0.0, abs=1e-9)
-    assert shortcut.reliance(scores(sets, lambda cue, label: 1 - cue)) == pytest.approx(-1.0)
+    assert shortcut.gap(scores(sets, lambda cue, label: label)) == pytest.approx(0.0, abs=1e-9)
+    assert shortcut.gap(scores(sets, lambda cue, label: 0 * label)) == pytest.approx(0.0, abs=1e-9)
+    assert shortcut.gap(scores(sets, lambda cue, label: 1 - cue)) == pytest.approx(-1.0)
 
 
 def test_a_model_that_reads_it_for_one_label_only(sets):
@@ -68,7 +68,7 @@ def test_frame_keeps_final_runs_with_all_three_tests():
     table = shortcut.frame([record(**full), record("tuning", **full), record(), record(status="failed", **full)])
     assert len(table) == 1
     assert table[["on", "off", "reversed"]].iloc[0].tolist() == [0.9, 0.6, 0.3]
-    assert table["reliance"].item() == pytest.approx(0.75)
+    assert table["gap"].item() == pytest.approx(0.75)
     assert table["agree"].item() - table["conflict"].item() == pytest.approx(0.75)
 
 

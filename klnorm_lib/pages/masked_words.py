@@ -1,4 +1,4 @@
-"""What a pretrained text encoder knows: the words it expects in a gap, and the words it takes to be alike."""
+"""What a pretrained text encoder predicts: words for a gap, and words whose vectors are alike."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def fill(name: str, sentence: str, top: int = 5) -> list[tuple[str, float]]:
         raise ValueError(f"the sentence needs one gap {GAP!r}, got {sentence!r}")
     model, tokenizer = _model(name)
     batch = tokenizer(sentence.replace(GAP, tokenizer.mask_token), return_tensors="pt")
-    place = int((batch["input_ids"][0] == tokenizer.mask_token_id).nonzero())
+    position = int((batch["input_ids"][0] == tokenizer.mask_token_id).nonzero())
     with torch.no_grad():
-        chances = model(**batch).logits[0, place].softmax(-1)
-    best = chances.topk(top)
+        probabilities = model(**batch).logits[0, position].softmax(-1)
+    best = probabilities.topk(top)
     words = tokenizer.convert_ids_to_tokens(best.indices.tolist())
     return list(zip(words, best.values.tolist(), strict=True))
 

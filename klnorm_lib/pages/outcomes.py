@@ -1,4 +1,7 @@
-"""The records of a study as cells: one arm on one task at one size with one encoder, all draws, beside its baseline."""
+"""The records of a study as outcomes: one arm in one setting, over its replicates, beside its baseline.
+
+A setting is a task, a size and an encoder; a replicate is a split seed and a model seed.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,16 @@ HALVED = "uniform_05"  # half of the usual dropout at every site, for methods th
 SECONDS = (SECOND, HALVED)  # arms that stand beside the baseline as a second one
 MACHINERY = ("smoke",)  # studies that try the engine, on runs too short to say anything of a method
 TEST = "test"
-PLACE = ("task", "size", "encoder")
+SETTING = ("task", "size", "encoder")
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
-    """One arm in one place, tested on one set: its finished final runs in order of their draws, and what they say.
+class Outcome:
+    """One arm in one setting, tested on one set: its finished final runs in order of replicates, and what they say.
 
     ``split``: ``test`` or ``ood/NAME``; ``runs``: finished final runs, ``failed``: those that failed; ``against``: the
-    comparison with the study's baseline in this place, or ``None`` for the baseline itself and where there is none.
-    ``part`` is named only where parts of a study have to be told apart. ``second``: the comparison with a second
+    comparison with the study's baseline in this setting, or ``None`` for the baseline itself and where there is none.
+    ``part`` is named only where parts of a study have to be distinguished. ``second``: the comparison with a second
     baseline, where a study has one: plain at the learning rate that most arms chose, or plain with half the dropout.
     """
 
@@ -51,25 +54,25 @@ class Cell:
         return tuple(value(record, self._metric) for record in self.runs)
 
     @property
-    def draws(self) -> tuple[tuple[int, int], ...]:
+    def replicates(self) -> tuple[tuple[int, int], ...]:
         """Split seed and seed of each run, in their order."""
-        return tuple(map(_draw, self.runs))
+        return tuple(map(_replicate, self.runs))
 
     @property
     def mean(self) -> float | None:
-        """Mean score over the draws."""
-        return statistics.fmean(self._known) if self._known else None
+        """Mean score over the replicates."""
+        return statistics.fmean(self._defined) if self._defined else None
 
     @property
     def spread(self) -> float | None:
-        """Standard deviation of the score over the draws (n - 1); ``None`` for fewer than two."""
-        return statistics.stdev(self._known) if len(self._known) > 1 else None
+        """Standard deviation of the score over the replicates (n - 1); ``None`` for fewer than two."""
+        return statistics.stdev(self._defined) if len(self._defined) > 1 else None
 
     @property
     def seconds(self) -> float | None:
         """Median time of a run, seconds, loading and tests included, on whatever machine it ran."""
-        known = [s for r in self.runs if (s := r.time.get("total_seconds")) is not None]
-        return statistics.median(known) if known else None
+        times = [s for r in self.runs if (s := r.time.get("total_seconds")) is not None]
+        return statistics.median(times) if times else None
 
     @property
     def added_parameters(self) -> int | None:
@@ -85,14 +88,14 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """A name of its own among all cells, fit for an address."""
+        """A name of its own among all outcomes, fit for an address."""
         words = [self.study, self.part, self.task, str(self.size), self.encoder, self.arm]
         words += [self.split.removeprefix("ood/")] if self.split != TEST else []
         words += [self.against.encoder] if self.against and self.against.encoder != self.encoder else []
         return "".join(c if c.isalnum() or c in "-_." else "_" for c in "-".join(filter(None, words)))
 
     @property
-    def _known(self) -> list[float]:
+    def _defined(self) -> list[float]:
         return [score for score in self.scores if score is not None]
 
     @property
@@ -100,20 +103,20 @@ class Cell:
         return self.metric if self.split == TEST else f"{self.split}/{self.metric}"
 
 
-def _short(setting: Any) -> str:
-    return f"{setting:g}" if isinstance(setting, float) else str(setting)
+def _short(option: Any) -> str:
+    return f"{option:g}" if isinstance(option, float) else str(option)
 
 
-def _draw(record: Record) -> tuple[int, int]:
+def _replicate(record: Record) -> tuple[int, int]:
     return record.run["split_seed"], record.run["seed"]
 
 
-def cells(records: Iterable[Record], study: str, baseline: str | None = None) -> list[Cell]:
-    """Every cell of a study, on the test rows and on each out-of-domain set, in order of first appearance.
+def outcomes(records: Iterable[Record], study: str, baseline: str | None = None) -> list[Outcome]:
+    """Every outcome of a study, on the test rows and on each out-of-domain set, in order of first appearance.
 
     Tuning runs are no results and are left out. ``baseline``: the arm that the others are compared with, if not
     ``plain`` or, where there is none of that name, the first arm without a method. Parts of a study stand apart only
-    where one draw of an arm has different runs in them. A run that two arms share is in the cells of both.
+    where one replicate of an arm has different runs in them. A run that two arms share is in the outcomes of both.
     """
     records = [record for record in records if record.study and record.study["stage"] == "final"]
     arms = list(dict.fromkeys(r.study["arm"] for r in records))
@@ -121,37 +124,38 @@ def cells(records: Iterable[Record], study: str, baseline: str | None = None) ->
     if baseline is None:
         bare = [r.study["arm"] for r in records if r.method["name"] == BASELINE]
         baseline = BASELINE if BASELINE in arms else next(iter(bare), None)
-    by = ("part", *PLACE) if _parts_differ(records) else PLACE
+    by = ("part", *SETTING) if _parts_differ(records) else SETTING
     groups: dict[tuple, list[Record]] = defaultdict(list)
     for record in records:
-        groups[(*_place(record, by), record.study["arm"])].append(record)
+        groups[(*_setting(record, by), record.study["arm"])].append(record)
     found = []
     for split in dict.fromkeys(name for r in records for name in (TEST, *(f"ood/{o}" for o in r.ood))):
         against = {arm: _against(records, arm, baseline, split, by) for arm in arms if arm != baseline}
         seconds = {arm: _against(records, arm, other, split, by) for arm in arms if arm not in (baseline, other)}
-        for (*place, arm), runs in groups.items():
-            done = sorted({r.hash: r for r in runs if r.status == "finished" and _has(r, split)}.values(), key=_draw)
+        for (*values, arm), runs in groups.items():
+            tested = {r.hash: r for r in runs if r.status == "finished" and _has(r, split)}
+            done = sorted(tested.values(), key=_replicate)
             failed = tuple(r for r in runs if r.status == "failed") if split == TEST else ()
             if done or failed:
-                first, named = (done or failed)[0], dict(zip(by, place, strict=True))
-                where = (study, named.get("part"), *(named[n] for n in PLACE), arm, first.study["label"], split)
+                first, named = (done or failed)[0], dict(zip(by, values, strict=True))
+                where = (study, named.get("part"), *(named[n] for n in SETTING), arm, first.study["label"], split)
                 second = _beside(seconds.get(arm, []), named)[0]
                 for comparison in _beside(against.get(arm, []), named):
-                    found.append(Cell(*where, first.task["primary_metric"], tuple(done), failed, comparison, second))
+                    found.append(Outcome(*where, first.task["primary_metric"], tuple(done), failed, comparison, second))
     return found
 
 
-def _place(record: Record, by: tuple[str, ...]) -> tuple:
+def _setting(record: Record, by: tuple[str, ...]) -> tuple:
     size = record.run["size"] or sum(record.rows.get(split, 0) for split in ("train", "validation"))
     fields = {"part": record.study["part"], "task": record.task["name"], "size": size}
     return tuple({**fields, "encoder": record.encoder["name"]}[name] for name in by)
 
 
 def _parts_differ(records: Iterable[Record]) -> bool:
-    """Whether one draw of an arm in one place was asked for in two ways, which only parts of a study can tell apart."""
-    asked: dict[tuple, str] = {}
+    """Whether one replicate of an arm in one setting has two runs, which only parts of a study can tell apart."""
+    hashes: dict[tuple, str] = {}
     return any(
-        asked.setdefault((*_place(r, PLACE), r.study["arm"], _draw(r)), r.hash) != r.hash
+        hashes.setdefault((*_setting(r, SETTING), r.study["arm"], _replicate(r)), r.hash) != r.hash
         for r in records
         if r.status == "finished"
     )
@@ -164,21 +168,21 @@ def _has(record: Record, split: str) -> bool:
 def _against(records: list[Record], arm: str, baseline: str | None, split: str, by: tuple[str, ...]):
     if baseline is None:
         return []
-    held = [r for r in records if _has(r, split)]
+    tested = [r for r in records if _has(r, split)]
     try:
-        return compare(held, arm, baseline, None if split == TEST else split, by)
-    except LookupError:  # no place has both
+        return compare(tested, arm, baseline, None if split == TEST else split, by)
+    except LookupError:  # no setting has both
         return []
 
 
-def _beside(comparisons: Iterable[Comparison], place: Mapping[str, Any]) -> list[Comparison | None]:
-    """The comparisons that belong to a place: one, or one for each encoder of the baseline if the arm has its own."""
-    here = [c for c in comparisons if all(c.setting[name] == place[name] for name in place if name != "encoder")]
-    return [c for c in here if c.encoder == place["encoder"]] or here or [None]
+def _beside(comparisons: Iterable[Comparison], setting: Mapping[str, Any]) -> list[Comparison | None]:
+    """The comparisons that belong to a setting: one, or one for each encoder of the baseline if the arm has its own."""
+    here = [c for c in comparisons if all(c.setting[name] == setting[name] for name in setting if name != "encoder")]
+    return [c for c in here if c.encoder == setting["encoder"]] or here or [None]
 
 
-def over_places(found: Sequence[Cell]) -> tuple[float, float, float]:
-    """Mean of the differences to the baseline over cells of one arm, and its interval; NaN without any.
+def over_settings(found: Sequence[Outcome]) -> tuple[float, float, float]:
+    """Mean of the differences to the baseline over settings of one arm, and its interval; NaN without any.
 
     See :func:`klnorm_lib.study.stats.over_settings`.
     """

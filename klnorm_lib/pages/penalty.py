@@ -1,4 +1,4 @@
-"""How strong the pull of a KL term was in recorded runs, and what came of it."""
+"""How strong the penalty of a KL term was in recorded runs, and what came of it."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ def kl(record: Record, at: str = "last") -> float | None:
     .. math:: \overline{\mathrm{KL}} = \sum_s \beta_s \mathrm{KL}_s \Big/ \sum_s \beta_s
 
     with :math:`\beta_s` from the method's schedule. ``at``: the ``last`` evaluation, when training ended, or the one
-    whose weights were ``tested``. ``None`` where nothing was charged (no penalty, beta 0), and with free bits, where
+    whose weights were ``tested``. ``None`` where nothing was penalised (no penalty, beta 0), and with free bits, where
     the penalty is not proportional to the KL. Raises ``ValueError`` for another ``at``.
     """
     if at not in AT:
         raise ValueError(f"at={at!r} is unknown; choose one of {', '.join(AT)}")
-    place = _place(record, at)
+    index = _evaluation(record, at)
     method = record.method["fields"]
-    if place is None or not method.get("beta") or method.get("free_bits"):
+    if index is None or not method.get("beta") or method.get("free_bits"):
         return None
-    penalty = record.evaluations[place]["penalty"]
-    first = record.evaluations[place - 1]["step"] if place else 0
-    charged = _beta(method, first, record.evaluations[place]["step"])
-    return penalty / charged if penalty is not None and charged else None
+    penalty = record.evaluations[index]["penalty"]
+    first = record.evaluations[index - 1]["step"] if index else 0
+    beta = _beta(method, first, record.evaluations[index]["step"])
+    return penalty / beta if penalty is not None and beta else None
 
 
 def cross_entropy(record: Record, at: str = "last") -> float | None:
     """Mean training loss in nats, penalty taken off, over the steps that :func:`kl` averages over."""
-    place = _place(record, at)
-    if place is None:
+    index = _evaluation(record, at)
+    if index is None:
         return None
-    held = record.evaluations[place]
-    return held["train_loss"] - (held["penalty"] or 0.0)
+    entry = record.evaluations[index]
+    return entry["train_loss"] - (entry["penalty"] or 0.0)
 
 
-def _place(record: Record, at: str) -> int | None:
+def _evaluation(record: Record, at: str) -> int | None:
     """Index of the evaluation meant; ``None`` where nothing was trained."""
     if not record.evaluations:
         return None
@@ -54,7 +54,7 @@ def _place(record: Record, at: str) -> int | None:
 
 
 def _beta(method: Mapping[str, Any], first: int, last: int) -> float:
-    """Mean price of a nat over the optimiser steps ``first`` to ``last - 1``, counted from 0."""
+    """Mean KL weight over the optimiser steps ``first`` to ``last - 1``, counted from 0."""
     import torch
 
     from klnorm_lib.methods.schedule import Schedule
