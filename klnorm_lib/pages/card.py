@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 
 from klnorm_lib.encoders.sources import HERE, RANDOM, names
-from klnorm_lib.pages import card_claims
+from klnorm_lib.pages import card_claims, card_table
 from klnorm_lib.study import Record
 from klnorm_lib.study.stats import differences, t_interval
 from klnorm_lib.sweep import grid
@@ -130,9 +130,9 @@ def claims(name: str) -> str:
 
 
 def table(name: str) -> str:
-    """The frozen features of every encoder on every task and size, as a markdown table; see ``card_claims``."""
-    study = card_claims.TABLES[name]
-    return card_claims.ladder_table(name, grid.load(study), _records(study))
+    """The frozen features of every encoder on every task and size, as a markdown table; see ``card_table``."""
+    study = card_table.STUDIES[name]
+    return card_table.markdown(name, grid.load(study), _records(study))
 
 
 @cache

@@ -12,10 +12,8 @@ from klnorm_lib.study import Record
 from klnorm_lib.study.stats import Scores, differences, t_interval, verdict
 from klnorm_lib.sweep.grid import Grid
 
-Ladder = dict[tuple[str, str, int], dict[str, Scores]]
 Members = dict[tuple[str, int, str, str], list[Record]]
 CLAIMS = {"klnorm-tiny": "klnorm_tiny", "klnorm-tiny-speech": "klnorm_tiny_speech"}  # encoder: study of its claim
-TABLES = {"klnorm-tiny": "text_table"}  # encoder: study of frozen features
 PASSES = 4  # tasks out of five on which an encoder has to beat both, to earn its place
 
 
@@ -41,6 +39,12 @@ class Against:
     change: np.ndarray
     low: float
     high: float
+
+    @classmethod
+    def of(cls, ours: Scores, name: str, theirs: Scores) -> Against:
+        """Our scores minus those of the other arm, paired by seed."""
+        change = differences(ours, theirs)
+        return cls(name, change, *t_interval(change))
 
     @property
     def verdict(self) -> str:
@@ -75,12 +79,12 @@ def claims(grid: Grid, records: Iterable[Record]) -> list[Claim]:
     """
     ours, members = next(iter(grid.parts.values())).encoders[0], final(records)
     found = []
-    for task, size in _settings(grid):
-        wanted = _arms(grid, task, size)
-        if all(_complete(members[key], replicates) for key, replicates in wanted):
+    for task, size in settings_of(grid):
+        wanted = arms_of(grid, task, size)
+        if all(complete(members[key], replicates) for key, replicates in wanted):
             arms = [_arm(members[key]) for key, _ in wanted]
             baseline = next(arm for arm in arms[2:] if not arm.name.startswith(ours))
-            against = tuple(_against(arms[0], other) for other in (arms[1], baseline))
+            against = tuple(Against.of(arms[0].scores, other.name, other.scores) for other in (arms[1], baseline))
             metric = members[wanted[0][0]][0].task["primary_metric"]
             found.append(Claim(task, metric, size, tuple(arms), against))
     return found
@@ -95,12 +99,12 @@ def final(records: Iterable[Record]) -> Members:
     return members
 
 
-def _settings(grid: Grid) -> list[tuple[str, int]]:
+def settings_of(grid: Grid) -> list[tuple[str, int]]:
     """Task and size, in the order of the study."""
     return list(dict.fromkeys((t, s) for part in grid.parts.values() for t, sizes in part.tasks.items() for s in sizes))
 
 
-def _arms(grid: Grid, task: str, size: int) -> list[tuple[tuple[str, int, str, str], Sequence[tuple[int, int]]]]:
+def arms_of(grid: Grid, task: str, size: int) -> list[tuple[tuple[str, int, str, str], Sequence[tuple[int, int]]]]:
     """Task, size, encoder and arm of every row that a study has there, and its replicates."""
     return [
         ((task, size, encoder, arm), part.draws)
@@ -111,7 +115,8 @@ def _arms(grid: Grid, task: str, size: int) -> list[tuple[tuple[str, int, str, s
     ]
 
 
-def _complete(records: Sequence[Record], replicates: Sequence[tuple[int, int]]) -> bool:
+def complete(records: Sequence[Record], replicates: Sequence[tuple[int, int]]) -> bool:
+    """Whether there is a record of every replicate, and of no other."""
     return {(r.run["split_seed"], r.run["seed"]) for r in records} == set(replicates)
 
 
@@ -133,11 +138,6 @@ def chosen_rate(record: Record) -> str:
 def scores(records: Iterable[Record]) -> Scores:
     """Test scores by split seed and seed."""
     return {(r.run["split_seed"], r.run["seed"]): r.test[r.task["primary_metric"]] for r in records}
-
-
-def _against(first: Arm, other: Arm) -> Against:
-    change = differences(first.scores, other.scores)
-    return Against(other.name, change, *t_interval(change))
 
 
 def claims_table(grid: Grid, found: list[Claim]) -> str:
@@ -178,7 +178,7 @@ def in_words(grid: Grid, found: list[Claim]) -> str:
     """Whether the claim holds, on how many of the study's tasks, and where and why not."""
     if not found:
         return NONE
-    tasks = list(dict.fromkeys(task for task, _ in _settings(grid)))
+    tasks = list(dict.fromkeys(task for task, _ in settings_of(grid)))
     holding = [claim for claim in found if claim.holds]
     above = [claim for claim in found if all(other.change.mean() > 0 for other in claim.against)]
     others = " and ".join(other.name for other in found[0].against)
@@ -209,55 +209,3 @@ def _met(holding: int, above: int, unknown: int) -> str:
     if above >= PASSES:
         return "the claim holds by the mean only, and so few seeds cannot make sure of it"
     return "the claim does not hold"
-
-
-def ladder_table(name: str, grid: Grid, records: Iterable[Record]) -> str:
-    """Mean test score of every encoder's frozen features, by task and size, as a markdown table; the best in bold.
-
-    The last column is the encoder ``name`` minus the first one, paired by seed, with its 95 % interval.
-    """
-    found = ladder(grid, records)
-    if not found:
-        return f"{NONE}\n"
-    names = list(next(iter(found.values())))
-    lines = [["task", "labels", *(n.split("/")[-1] for n in names), f"{name} minus {names[0]}"]]
-    lines.append([":--", "--:", *["--:"] * len(names), ":--"])
-    for (task, metric, size), arms in found.items():
-        means = {encoder: float(np.mean(list(arms[encoder].values()))) for encoder in names}
-        best = max(means.values())
-        shown = [f"**{m:.3f}**" if m == best else f"{m:.3f}" for m in means.values()]
-        other = _against(Arm(name, arms[name], ""), Arm(names[0], arms[names[0]], ""))
-        title = f"{task}{'' if metric == 'accuracy' else f' ({metric})'}"
-        lines.append([title, str(size), *shown, str(other)])
-    for size, means in mean_of_tasks(found).items():
-        count = len({task for task, _, s in found if s == size})
-        lines.append([f"mean of {count} tasks", str(size), *(f"{means[name]:.3f}" for name in names), ""])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    recorded = {(task, size) for task, _, size in found}
-    missing = list(dict.fromkeys(task for task, size in _settings(grid) if (task, size) not in recorded))
-    return table + (f"\n\nNot measured yet, or not at every size: {', '.join(missing)}.\n" if missing else "\n")
-
-
-def mean_of_tasks(found: Ladder) -> dict[int, dict[str, float]]:
-    """Size to encoder to the mean over tasks of the mean over seeds."""
-    names = list(next(iter(found.values())))
-    result = {}
-    for size in sorted({size for _, _, size in found}):
-        at = [arms for (_, _, s), arms in found.items() if s == size]
-        result[size] = {n: float(np.mean([np.mean(list(arms[n].values())) for arms in at])) for n in names}
-    return result
-
-
-def ladder(grid: Grid, records: Iterable[Record]) -> Ladder:
-    """Test scores of the encoders of a study of one arm: (task, metric, size) to encoder to scores by seed.
-
-    Tasks and sizes of which an encoder lacks a seed are left out.
-    """
-    members = final(records)
-    found: Ladder = {}
-    for task, size in _settings(grid):
-        wanted = _arms(grid, task, size)
-        if all(_complete(members[key], replicates) for key, replicates in wanted):
-            metric = members[wanted[0][0]][0].task["primary_metric"]
-            found[task, metric, size] = {key[2]: scores(members[key]) for key, _ in wanted}
-    return found

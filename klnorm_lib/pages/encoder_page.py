@@ -12,7 +12,7 @@ from pathlib import Path
 from klnorm_lib.encoders.sources import HERE, names
 from klnorm_lib.figures import encoders, style
 from klnorm_lib.figures.embed import as_html
-from klnorm_lib.pages import card_claims
+from klnorm_lib.pages import card_claims, card_table
 from klnorm_lib.pages.masked_words import GAP, fill, neighbours
 from klnorm_lib.study import Record
 from klnorm_lib.sweep import grid
@@ -108,14 +108,14 @@ def _figures() -> tuple[str, str]:
         caption = "Small dots: seeds. Marks: means. Bars: intervals of the mean. Triangles: zero is left out."
         first = as_html(encoders.forest({name: rows(found) for name, found in cards.items()}), alt, caption)
         first += "\n\n" + "\n\n".join(f"`{name}`. {text}" for name, text in words.items())
-    for name, study in card_claims.TABLES.items():
-        scores = card_claims.ladder(grid.load(study), _records().get(study, []))
+    for name, study in card_table.STUDIES.items():
+        scores = card_table.scores_by_encoder(grid.load(study), _records().get(study, []))
         if scores:
             arms = ", ".join(next(iter(scores.values())))
             alt = f"Lines of the mean score against the number of labels, for {arms}."
             caption = f"Frozen features and a linear model on them. The table is on the card of {name}."
             second = as_html(
-                encoders.ladder(card_claims.mean_of_tasks(scores), len({task for task, *_ in scores})), alt, caption
+                encoders.ladder(card_table.mean_of_tasks(scores), len({task for task, *_ in scores})), alt, caption
             )
     return first, second
 

@@ -7,7 +7,7 @@ import pytest
 
 from klnorm_lib import encoders
 from klnorm_lib.encoders.sources import HERE
-from klnorm_lib.pages import card, card_claims
+from klnorm_lib.pages import card, card_claims, card_table
 
 
 @pytest.mark.parametrize("name", encoders.names())
@@ -20,7 +20,7 @@ def test_committed_card_is_what_the_records_give(name):
 
 @pytest.mark.parametrize("name", encoders.names())
 def test_records_of_a_card_are_of_the_weights_that_ship(name):
-    for study in filter(None, (card_claims.CLAIMS.get(name), card_claims.TABLES.get(name))):
+    for study in filter(None, (card_claims.CLAIMS.get(name), card_table.STUDIES.get(name))):
         measured = card._records(study)
         for which in (name, f"{name}:random"):
             found = {r.encoder["sha256"] for r in measured if r.encoder["name"] == which}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from klnorm_lib.pages import card_claims
+from klnorm_lib.pages import card_claims, card_table
 from klnorm_lib.sweep import grid
 from tests.pages.test_card import fake
 
@@ -82,20 +82,20 @@ def test_a_task_with_runs_missing_is_left_out_and_named(records):
         assert [claim.task for claim in found] == ["a", "c"]
         assert "Not measured yet: b." in card_claims.claims_table(GRID, found)
     assert card_claims.claims_table(GRID, []) == f"{card_claims.NONE}\n"
-    assert card_claims.ladder_table("e", LADDER, records) == f"{card_claims.NONE}\n"
+    assert card_table.markdown("e", LADDER, records) == f"{card_claims.NONE}\n"
 
 
 def test_ladder_marks_the_best_and_pairs_with_the_first():
     means = {"tf-idf": 0.5, "e": 0.6, "org/big": 0.9}
     records = [fake(n, s, m + 0.01 * s, "a", arm="frozen") for n, m in means.items() for s in range(3)]
     records[3].test["accuracy"] += 0.003
-    lines = card_claims.ladder_table("e", LADDER, records).splitlines()
+    lines = card_table.markdown("e", LADDER, records).splitlines()
     assert lines[0] == "| task | labels | tf-idf | e | big | e minus tf-idf |"
     assert lines[2] == "| a | 20 | 0.510 | 0.611 | **0.910** | +0.101 [+0.097, +0.105] |"
     assert lines[3] == "| mean of 1 tasks | 20 | 0.510 | 0.611 | 0.910 |  |"
 
 
-@pytest.mark.parametrize("study", [*card_claims.CLAIMS.values(), *card_claims.TABLES.values()])
+@pytest.mark.parametrize("study", [*card_claims.CLAIMS.values(), *card_table.STUDIES.values()])
 def test_studies_of_cards_are_fair(study):
     plan = grid.load(study)
     replicates = {part.draws for part in plan.parts.values()}

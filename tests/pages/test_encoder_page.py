@@ -9,7 +9,7 @@ import torch
 from klnorm_lib import encoders
 from klnorm_lib.figures import embed
 from klnorm_lib.figures import encoders as figures
-from klnorm_lib.pages import card_claims, encoder_page, masked_words
+from klnorm_lib.pages import card_claims, card_table, encoder_page, masked_words
 from tests.pages.test_card import fake
 from tests.pages.test_card_claims import GRID, LADDER, scores
 
@@ -70,6 +70,6 @@ def test_forest_shows_every_seed_and_every_arm():
 
 def test_ladder_has_a_line_for_each_arm():
     records = [fake(name, s, 0.5, "a", arm="frozen") for name in ("tf-idf", "e", "org/big") for s in range(3)]
-    (ax,) = figures.ladder(card_claims.mean_of_tasks(card_claims.ladder(LADDER, records)), 1).axes
+    (ax,) = figures.ladder(card_table.mean_of_tasks(card_table.scores_by_encoder(LADDER, records)), 1).axes
     assert [line.get_label() for line in ax.lines] == ["tf-idf", "e", "big"]
     assert all(list(line.get_ydata()) == [0.5] for line in ax.lines)
