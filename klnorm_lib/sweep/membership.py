@@ -39,12 +39,12 @@ def by_study(paths: Iterable[str | Path] | None = None) -> dict[str, list[Record
 def members(name: str, records: Iterable[Record], pool: Iterable[Record]) -> list[Record]:
     """Records without a ``study`` as those of the packaged study ``name``: copies that say so.
 
-    ``pool``: where the study's runs are looked for, by everything that tells one run from another; a study may share
-    runs with another one. A record out of ``records``, its own file, whose run the study does not name was tried beside
-    it: it counts as a tuning run, and so is no result.
+    ``pool``: where runs that its own file lacks are looked for, by everything that tells one run from another; a study
+    may share runs with another one. A record of its own file, out of ``records``, whose run the study does not name was
+    tried beside it: it counts as a tuning run, and so is no result.
     """
     grid, records, pool = load(name), list(records), list(pool)
-    by_run = {run_key(record.run): record for record in pool}
+    by_run = {run_key(record.run): record for record in (*pool, *records)}  # those of its own file come first
     items = [*grid.tuning(grid.parts), *grid.final(pool, grid.parts, untuned=[])]
     held = [(by_run.get(run_key(item.run.to_dict())), item.study) for item in items]
     found = [replace(record, study=dict(study)) for record, study in held if record is not None]

@@ -25,8 +25,8 @@ def made(levels, tasks=("t",), **fields):
     ("levels", "said"),
     [
         ({"plain": 0.5, "new": 0.7}, "Shown in every setting"),
-        ({"plain": 0.7, "new": 0.5}, "Not shown; the opposite in 2 of 2 cells"),
-        ({"plain": 0.5, "new": 0.5}, "Not shown in any of 2 cells, nor the opposite; equivalent in 1"),
+        ({"plain": 0.7, "new": 0.5}, "Not shown; the opposite in 2 of 2 settings"),
+        ({"plain": 0.5, "new": 0.5}, "Not shown in any of 2 settings, nor the opposite; equivalent in 1"),
     ],
 )
 def test_the_answer_follows_from_the_verdicts(levels, said):
@@ -43,9 +43,9 @@ def test_mixed_and_partial_answers():
         made({"plain": 0.5, "new": level}, (task,)) for task, level in (("u", 0.7), ("d", 0.3), ("s", 0.5))
     )
     assert page.answer(stats.compare([*up, *down], "new", "plain")).startswith(
-        "Mixed: better in 1 of 2 cells, worse in 1"
+        "Mixed: better in 1 of 2 settings, worse in 1"
     )
-    assert page.answer(stats.compare([*up, *same], "new", "plain")).startswith("Shown in 1 of 2 cells")
+    assert page.answer(stats.compare([*up, *same], "new", "plain")).startswith("Shown in 1 of 2 settings")
 
 
 def test_families_are_compared_in_every_set_from_elsewhere():
@@ -125,7 +125,7 @@ def test_the_contrasts_on_guided_dropout_are_corrected_together():
     found = page.guided.contrasts(records)
     table = page._guided_verdicts({"guided": records})
     published = page.comparisons({"guided": records}, page.CLAIMS["guided"])
-    assert f"| As published: guided against plain with a dropout of .1 | {page.answer(published)} |" in table
+    assert f"| As published: guided against plain with a dropout of 0.1 | {page.answer(published)} |" in table
     for (arm, base), question in page.guided.DECISIVE.items():
         of = [c for c in found if (c.arm, c.baseline) == (arm, base)]
         assert len(of) == 2

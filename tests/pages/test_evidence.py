@@ -58,5 +58,5 @@ def test_dropout_is_compared_with_half_of_it_too(monkeypatch):
         assert half.endswith("| – |")
         assert tuned.startswith("| guided | e | dropout_tuned | 4 | 1, 3 | +7.0 [")
         assert tuned.split(" | ")[-1].startswith("+4.0 [")
-    assert "better than plain with a dropout of .05" in evidence.evidence("dropout").replace("\n", " ")
+    assert "better than plain with a dropout of 0.05" in evidence.evidence("dropout").replace("\n", " ")
     assert evidence.evidence("plain_norm") == evidence.NONE
