@@ -65,8 +65,8 @@ def public_modules() -> list[str]:
 
     names = [m.name for m in pkgutil.walk_packages(klnorm_lib.__path__, "klnorm_lib.")]
     public = [n for n in names if not any(part.startswith("_") for part in n.split("."))]
-    known = [n for n in public if n.split(".")[1] in LAYERS]
-    return ["klnorm_lib", *sorted(known, key=lambda n: (LAYERS.index(n.split(".")[1]), n))]
+    layered = [n for n in public if n.split(".")[1] in LAYERS]
+    return ["klnorm_lib", *sorted(layered, key=lambda n: (LAYERS.index(n.split(".")[1]), n))]
 
 
 def public_names(module: str) -> dict[str, object]:

@@ -24,7 +24,7 @@ DECIMAL = re.compile(r"(?<![\w.])\d*\.\d+(?![\w.])")
 def problems(notebook: NotebookNode) -> Iterator[str]:
     """Everything that is wrong with the numbers of a notebook, executed or not."""
     text = "\n\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
-    known = {value for value, _ in constants(text)}
+    allowed = {value for value, _ in constants(text)}
     needed: set[str] = set()
     trees = {i: _tree(c.source) for i, c in enumerate(notebook.cells) if c.cell_type == "code"}
     typed = {number for tree in trees.values() for number in _decimals(tree)}
@@ -33,12 +33,12 @@ def problems(notebook: NotebookNode) -> Iterator[str]:
         said = {"": [cell.source] if cell.cell_type == "markdown" else [], "alternative text, ": [alt]}
         if index in trees:
             said["code, "] = list(_sentences(trees[index]))
-            yield from (f"cell {index}: {p}" for p in _tables(trees[index], known, needed))
-            yield from (f"cell {index}: {p}" for p in _shown(cell, typed, known, needed))
+            yield from (f"cell {index}: {p}" for p in _tables(trees[index], allowed, needed))
+            yield from (f"cell {index}: {p}" for p in _shown(cell, typed, allowed, needed))
         for where, texts in said.items():
             for part in texts:
                 needed |= {normal(number) for _, number in found_in(prose_of(part))}
-                yield from (f"cell {index}: {where}{p}" for p in typed_numbers(part, declared=known))
+                yield from (f"cell {index}: {where}{p}" for p in typed_numbers(part, declared=allowed))
     yield from idle_constants(text, needed)
 
 
@@ -60,15 +60,15 @@ def _sentences(node: ast.AST) -> Iterator[str]:
             yield from _sentences(child)
 
 
-def _tables(tree: ast.AST, known: set[str], needed: set[str]) -> Iterator[str]:
+def _tables(tree: ast.AST, allowed: set[str], needed: set[str]) -> Iterator[str]:
     """Lists, tuples and dictionaries with two or more different decimals of three digits."""
     for node in _data(tree):
         if isinstance(node, (ast.List, ast.Tuple, ast.Set, ast.Dict)):
-            held = sorted(set(_decimals(node)))
-            if len(held) > 1:
-                needed.update(held)
-                if not known.issuperset(held):
-                    yield f"code: the numbers {', '.join(held)} are typed in as data; {ADVICE}"
+            numbers = sorted(set(_decimals(node)))
+            if len(numbers) > 1:
+                needed.update(numbers)
+                if not allowed.issuperset(numbers):
+                    yield f"code: the numbers {', '.join(numbers)} are typed in as data; {ADVICE}"
 
 
 def _decimals(tree: ast.AST) -> Iterator[str]:
@@ -90,11 +90,11 @@ def _digits(number: str) -> int:
     return len(number.replace(".", "").lstrip("0")) if DECIMAL.fullmatch(number) else 0
 
 
-def _shown(cell: NotebookNode, typed: set[str], known: set[str], needed: set[str]) -> Iterator[str]:
+def _shown(cell: NotebookNode, typed: set[str], allowed: set[str], needed: set[str]) -> Iterator[str]:
     """Numbers of the outputs of a cell, text and tables, that also stand in the notebook's code."""
     for number in sorted({n for text in _texts(cell.outputs) for n in DECIMAL.findall(text)} & typed):
         needed.add(number)
-        if number not in known:
+        if number not in allowed:
             yield f"output: the number {number} is shown, and typed into code; {ADVICE}"
 
 

@@ -69,10 +69,10 @@ def typed_numbers(text: str, filled: Iterable[str] = (), declared: Iterable[str]
     ``filled``: names of the parts between ``<!-- NAME -->`` and ``<!-- /NAME -->`` that are made from records, and
     compared with them elsewhere; ``declared``: constants declared elsewhere, beside those of the text.
     """
-    known = {value for value, _ in constants(text)} | set(declared)
+    allowed = {value for value, _ in constants(text)} | set(declared)
     prose = prose_of(text, filled)
     for place, typed in found_in(prose):
-        if normal(typed) not in known and not LEVEL.match(prose, place):
+        if normal(typed) not in allowed and not LEVEL.match(prose, place):
             around = " ".join(prose[max(0, place - 30) : place + len(typed) + 20].split())
             line = prose.count("\n", 0, place) + 1
             yield f"line {line}: the number {' '.join(typed.split())} is typed in: “…{around}…”; {ADVICE}"

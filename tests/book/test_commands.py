@@ -51,8 +51,8 @@ def test_the_command_line_knows_it(words):
 def test_make_passes_options_that_the_command_knows():
     given = ["NAME=smoke", "PART=all", "RECORDS=r.jsonl", "SETTING=trec/200/klnorm-tiny/vib", "REPLICATES=3"]
     make = ["make", "--dry-run", "--assume-old=.venv/.installed", "study", *given]
-    told = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    words = shlex.split(told[told.index("klnorm study") :].replace("\\\n", " "))
+    printed = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    words = shlex.split(printed[printed.index("klnorm study") :].replace("\\\n", " "))
     assert {"--part", "--records", "--remake", "--replicates"} <= set(words)
     test_the_command_line_knows_it(words)
 

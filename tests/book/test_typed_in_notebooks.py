@@ -19,7 +19,7 @@ def code(source, *outputs, alt=""):
 
 
 @pytest.mark.parametrize(
-    ("cell", "told"),
+    ("cell", "message"),
     [
         (new_markdown_cell("It reaches 0.712."), "0.712"),
         (new_markdown_cell("| a | 71 % |"), "71 %"),
@@ -37,9 +37,9 @@ def code(source, *outputs, alt=""):
         (code("ax.bar([0, 1], [0.712, 0.698])"), "typed in as data"),
     ],
 )
-def test_typed_number_is_found(cell, told):
+def test_typed_number_is_found(cell, message):
     found = list(problems(new_notebook(cells=[cell])))
-    assert any(told in problem and problem.startswith("cell 0: ") for problem in found), found
+    assert any(message in problem and problem.startswith("cell 0: ") for problem in found), found
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,10 @@ def test_what_is_completed_is_what_is_listed(tmp_path, monkeypatch):
 )
 def test_the_shell_gets_the_names(words, found):
     line = f"klnorm {words}"
-    asked = {"_KLNORM_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    request = {"_KLNORM_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
     command = [sys.executable, "-c", WITHOUT_TORCH]
-    told = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=True)
-    assert sorted(told.stdout.split()) == sorted(found)
+    answer = subprocess.run(command, env={**os.environ, **request}, capture_output=True, text=True, check=True)
+    assert sorted(answer.stdout.split()) == sorted(found)
 
 
 @pytest.mark.parametrize("words", [["--version"], ["--help"], ["run", "--help"], ["study", "--help"]])

@@ -36,11 +36,11 @@ def test_study_then_done_already(small_study, tmp_path):
 
 def test_study_tells_failures_and_exits_with_one(small_study, tmp_path):
     options = ("study", small_study, "--records", tmp_path / "r.jsonl", "--part", "bad", "--part", "one")
-    told = call(*options, code=1).stderr
-    assert "2 made" in told
-    assert "1 failed" in told
-    assert "klnorm run --task topic_shift" in told
-    assert "size 999999 is larger than the data" in told
+    answer = call(*options, code=1).stderr
+    assert "2 made" in answer
+    assert "1 failed" in answer
+    assert "klnorm run --task topic_shift" in answer
+    assert "size 999999 is larger than the data" in answer
 
 
 def test_study_lists_its_runs(small_study, tmp_path):
@@ -56,11 +56,11 @@ def test_study_lists_its_runs(small_study, tmp_path):
 
 def test_study_remakes_an_arm_in_a_setting():
     command = ("study", "smoke", "--remake", "topic_shift/40/klnorm-nano/frozen", "--replicates", 1)
-    told = json.loads(call(*command, "--json").stdout)
-    assert told["holds"]
-    assert told["difference"] <= told["tolerance"]
+    answer = json.loads(call(*command, "--json").stdout)
+    assert answer["holds"]
+    assert answer["difference"] <= answer["tolerance"]
     shown = call(*command)
-    assert f"{told['remade'][0]:.4f}" in shown.stdout
+    assert f"{answer['remade'][0]:.4f}" in shown.stdout
     assert "topic_shift/40/klnorm-nano/frozen: " in shown.stderr
 
 
