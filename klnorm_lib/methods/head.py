@@ -32,11 +32,11 @@ def insert_before_head(
 ) -> str:
     """Insert ``make(in_features)`` before the head's last Linear, in place; returns the Linear's dotted path.
 
-    Raises ``ValueError`` when the model has no such Linear or another method already stands there.
+    Raises ``ValueError`` when the model has no such Linear or another method is there already.
     """
     taken = [name for name, module in model.named_modules() if isinstance(module, BeforeHead)]
     if taken:
-        raise ValueError(f"another method already stands before {taken[0]}; give apply() one head method only")
+        raise ValueError(f"another method is already applied before {taken[0]}; give apply() one head method only")
     path = classifier_path(model)
     linear = model.get_submodule(path)
     layer = make(linear.in_features).to(device=linear.weight.device, dtype=linear.weight.dtype)

@@ -298,7 +298,7 @@ def test_methods_compose_and_conflicts_are_named():
     assert report.added_parameters == 4 * 16 * zoo.WIDTH + 2 * zoo.WIDTH
     model = zoo.build("bert")
     start = list(model.state_dict())
-    with pytest.raises(ValueError, match="another method already stands"):
+    with pytest.raises(ValueError, match="another method is already applied"):
         apply(model, KLNorm(), NormHead())
     assert list(model.state_dict()) == start
     apply(model, KLNorm())
