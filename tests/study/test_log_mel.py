@@ -35,9 +35,14 @@ def test_log_mel_by_hand(frame, band):
     assert log_mel.log_mel(NOISE)[frame, band] == pytest.approx(by_hand(NOISE, frame, band), rel=1e-9)
 
 
+def test_filters_are_triangles_of_height_one():
+    corners = [700 * (10 ** (to_mel(8000) * i / 65 / 2595) - 1) for i in range(66)]
+    rows = [np.interp(np.arange(257) * 31.25, corners[b : b + 3], [0, 1, 0]) for b in range(64)]
+    np.testing.assert_allclose(log_mel.mel_filterbank(), rows, atol=1e-12)
+
+
 def test_log_mel_agrees_with_transformers():
     filters = mel_filter_bank(257, 64, 0.0, 8000.0, 16_000, norm=None, mel_scale="htk")
-    np.testing.assert_allclose(log_mel.mel_filterbank(), filters.T, atol=1e-12)
     theirs = spectrogram(
         NOISE, window_function(400, "hann"), 400, 160, 512, center=False, mel_filters=filters, log_mel="log", power=2.0
     )
@@ -62,8 +67,3 @@ def test_frames_short_clips_and_silence():
 def test_bad_samples_are_refused(bad):
     with pytest.raises(ValueError, match="non-empty row of finite samples"):
         log_mel.log_mel(bad)
-
-
-def test_too_many_bands_are_refused():
-    with pytest.raises(ValueError, match="too many"):
-        log_mel.mel_filterbank(bands=200)
