@@ -12,7 +12,7 @@ from klnorm_lib.study import evaluation, machine, preparing, training
 from klnorm_lib.study.fit_protocol import FINE_TUNING, Fit
 from klnorm_lib.study.fits.loading import model_and_rows
 from klnorm_lib.study.inputs import Inputs
-from klnorm_lib.study.plain import to_plain, without_later
+from klnorm_lib.study.plain import to_plain
 from klnorm_lib.study.progress import Reporter
 from klnorm_lib.study.record import Record
 from klnorm_lib.study.spec import Run
@@ -40,18 +40,10 @@ class FineTuning(Fit):
         return 1 if self.method is None else self.method.version
 
     def hyperparameters(self) -> dict[str, Any]:
-        """Those of the method, as plain JSON."""
+        """Those of the method, as plain JSON; later ones at their old value are left out."""
         from klnorm_lib import methods
 
-        values = to_plain(methods.to_dict(self.method))
-        del values["name"]
-        later = {}
-        if isinstance(self.method, methods.Together):
-            for one in self.method.methods:
-                later |= {f"{one.name}.{name}": value for name, value in getattr(type(one), "later", {}).items()}
-        else:
-            later = getattr(type(self.method), "later", {})
-        return without_later(values, to_plain(later))
+        return to_plain(methods.recorded_fields(self.method))
 
     def fit(self, inputs: Inputs, record: Record, reporter: Reporter) -> dict[str, np.ndarray]:
         """Train, put the weights back that did best on the validation rows, and predict the other splits: logits."""
