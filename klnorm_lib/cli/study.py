@@ -85,11 +85,11 @@ def study(
 def again(name: str, arm: str, replicates: int | None, options: Options, parts: list[str] | None = None) -> Remade:
     """The committed runs of an arm in a setting (TASK/SIZE/ENCODER/ARM), done again and compared."""
     from klnorm_lib.study.errors import StudyError
-    from klnorm_lib.sweep.remake import Cell, remake
+    from klnorm_lib.sweep.remake import ResultName, remake
 
     if parts is not None and len(parts) > 1:
         raise StudyError(f"--remake is about one part; give --part once, not {', '.join(parts)}")
-    return remake(name, Cell.parse(arm), replicates, options, parts[0] if parts else None)[0]
+    return remake(name, ResultName.parse(arm), replicates, options, parts[0] if parts else None)[0]
 
 
 def plan(grid: Grid, records: Path, parts: list[str] | None) -> list[dict[str, Any]]:
@@ -98,18 +98,18 @@ def plan(grid: Grid, records: Path, parts: list[str] | None) -> list[dict[str, A
     Final runs of which the trial is not chosen yet have no command.
     """
     from klnorm_lib.study.errors import StudyError
-    from klnorm_lib.sweep.index import Ledger
+    from klnorm_lib.sweep.index import RecordIndex
 
-    ledger = Ledger(records)
+    index = RecordIndex(records)
     items = grid.tuning(parts)
     with suppress(StudyError):  # the tuning runs come first
-        items = items + grid.final(ledger.records, parts)
+        items = items + grid.final(index.records, parts)
     return [
         {
             "stage": item.study["stage"],
             "part": item.study["part"],
             "arm": item.study["arm"],
-            "recorded": "finished" in ledger.known(item.run).values(),
+            "recorded": "finished" in index.lookup(item.run).values(),
             "command": item.run.command(records=str(records)),
         }
         for item in items
@@ -121,7 +121,7 @@ def summary_lines(summary: Summary) -> list[str]:
     from klnorm_lib.sweep.progress import spell
 
     lines = [
-        f"{summary.asked} runs: {summary.made} made in {spell(summary.seconds)}, {summary.found} recorded before, "
+        f"{summary.planned} runs: {summary.made} made in {spell(summary.seconds)}, {summary.found} recorded before, "
         f"{len(summary.failures)} failed; records in {summary.records}"
     ]
     lines += [f"failed: {failure}" for failure in summary.failures]
@@ -132,7 +132,7 @@ def summary_dict(summary: Summary) -> dict[str, Any]:
     """The same for ``--json``."""
     failures = [{"command": f.run.command(), "message": f.message} for f in summary.failures]
     return {
-        "runs": summary.asked,
+        "runs": summary.planned,
         "made": summary.made,
         "recorded_before": summary.found,
         "failures": failures,
@@ -145,7 +145,7 @@ def summary_dict(summary: Summary) -> dict[str, Any]:
 def show_remade(remade: Remade) -> None:
     """Committed and remade scores side by side, and the verdict."""
     table = output.table("replicate", f"{remade.metric} committed", "remade")
-    for seeds, *scores in zip(remade.draws, remade.committed, remade.remade, strict=True):
+    for seeds, *scores in zip(remade.replicates, remade.committed, remade.remade, strict=True):
         table.add_row("/".join(map(str, seeds)), *("–" if s is None else f"{s:.4f}" for s in scores))
     output.show(table)
     output.note(verdict(remade))
@@ -154,9 +154,9 @@ def show_remade(remade: Remade) -> None:
 def remade_dict(remade: Remade) -> dict[str, Any]:
     """What was remade, for ``--json``."""
     return {
-        "setting": str(remade.cell),
+        "setting": str(remade.result),
         "metric": remade.metric,
-        "replicates": [list(seeds) for seeds in remade.draws],
+        "replicates": [list(seeds) for seeds in remade.replicates],
         "committed": list(remade.committed),
         "remade": list(remade.remade),
         "difference": remade.difference,
@@ -175,4 +175,4 @@ def verdict(remade: Remade) -> str:
     else:
         change = f"not as it was: {', '.join(remade.other)}; the means may differ by {remade.tolerance:.4f}"
         found = f"they differ by {remade.difference:.4f}: {'within the tolerance' if remade.holds else 'too much'}"
-    return f"{remade.cell}: {change}, and {found}"
+    return f"{remade.result}: {change}, and {found}"

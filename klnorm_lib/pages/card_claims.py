@@ -107,7 +107,7 @@ def settings_of(grid: Grid) -> list[tuple[str, int]]:
 def arms_of(grid: Grid, task: str, size: int) -> list[tuple[tuple[str, int, str, str], Sequence[tuple[int, int]]]]:
     """Task, size, encoder and arm of every row that a study has there, and its replicates."""
     return [
-        ((task, size, encoder, arm), part.draws)
+        ((task, size, encoder, arm), part.replicates)
         for part in grid.parts.values()
         if size in part.tasks.get(task, ())
         for encoder in part.encoders

@@ -250,7 +250,7 @@ def _full() -> str:
         plan = grid.load(name)
         for part in (p for p in plan.parts.values() if not p.default):
             settings = sum(len(sizes) for sizes in part.tasks.values()) * len(part.encoders)
-            number = len(plan.tuning([part.name])) + settings * len(part.arms) * len(part.draws)
+            number = len(plan.tuning([part.name])) + settings * len(part.arms) * len(part.replicates)
             encoders = ", ".join(e.split("/")[-1] for e in part.encoders)
             lines.append(
                 f"  - `klnorm study {name} --part {part.name}`: {number:,} runs; {', '.join(part.tasks)}; {encoders}."

@@ -6,7 +6,7 @@ import shlex
 
 from klnorm_lib import studies
 from klnorm_lib.pages.outcomes import Outcome
-from klnorm_lib.sweep.remake import cell_of
+from klnorm_lib.sweep.remake import name_of
 
 
 def remake_command(outcome: Outcome) -> str | None:
@@ -14,4 +14,4 @@ def remake_command(outcome: Outcome) -> str | None:
     if outcome.study not in studies.names() or not outcome.runs:
         return None
     part = ["--part", outcome.part] if outcome.part else []
-    return shlex.join(["klnorm", "study", outcome.study, *part, "--remake", str(cell_of(outcome.runs[0]))])
+    return shlex.join(["klnorm", "study", outcome.study, *part, "--remake", str(name_of(outcome.runs[0]))])

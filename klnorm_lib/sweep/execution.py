@@ -14,10 +14,10 @@ from typing import Any
 
 from klnorm_lib.study.spec import Run
 from klnorm_lib.sweep.grid import Grid, Item, load
-from klnorm_lib.sweep.index import Ledger, identity
+from klnorm_lib.sweep.index import RecordIndex, identity
 from klnorm_lib.sweep.progress import StudyProgress
 from klnorm_lib.sweep.worker import Job
-from klnorm_lib.sweep.workers import Crew, distinct
+from klnorm_lib.sweep.workers import Workers, distinct
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Failure:
 
 @dataclass
 class Summary:
-    """What came of a study: runs ``asked`` for, ``made`` now, ``found`` recorded already, and the failures.
+    """What came of a study: runs ``planned``, ``made`` now, ``found`` recorded already, and the failures.
 
-    ``left_out``: cells that could not be tuned, and why.
+    ``left_out``: settings and arms that could not be tuned, and why.
     """
 
     records: Path | None
-    asked: int = 0
+    planned: int = 0
     made: int = 0
     found: int = 0
     failures: list[Failure] = field(default_factory=list)
@@ -48,12 +48,12 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """Whether everything asked for is finished."""
+        """Whether everything planned is finished."""
         return not self.failures and not self.left_out
 
     def add(self, other: Summary) -> None:
         """Count another stage in."""
-        self.asked += other.asked
+        self.planned += other.planned
         self.made += other.made
         self.found += other.found
         self.failures += other.failures
@@ -77,9 +77,9 @@ class Options:
     notebooks: Path | None = None
     progress: bool = True
 
-    def crew(self) -> Crew:
+    def workers(self) -> Workers:
         """The workers, for a ``with`` block."""
-        return Crew(self.engine, self.jobs, self.threads, self.scheduler, self.retry, self.notebooks)
+        return Workers(self.engine, self.jobs, self.threads, self.scheduler, self.retry, self.notebooks)
 
 
 def sweep(
@@ -94,52 +94,52 @@ def sweep(
     """Carry out a study: the tuning runs, then, with what they choose, the final ones; recorded ones are not repeated.
 
     ``name``: a packaged study, a YAML file or a ``Grid``; ``records``: the file to append to (``records/NAME.jsonl``).
-    ``more``: the other fields of ``Options``. A run that fails is recorded and told in the summary, and the others go
+    ``more``: the other fields of ``Options``. A run that fails is recorded and named in the summary, and the others go
     on. Raises ``StudyError`` for a study or an engine that there is not, or if workers die one after another.
     """
     grid = name if isinstance(name, Grid) else load(name)
     parts = None if parts is None else list(parts)
     path = Path("records") / f"{grid.name}.jsonl" if records is None else Path(records)
     options = Options(engine=engine, jobs=jobs, progress=progress, **more)
-    ledger, total = Ledger(path), Summary(path)
-    with options.crew() as crew:
-        total.add(_stage(crew, grid.tuning(parts), ledger, "tuning", options))
-        items = grid.final(ledger.records, parts, total.left_out)
-        total.add(_stage(crew, items, ledger, "final", options))
+    index, total = RecordIndex(path), Summary(path)
+    with options.workers() as workers:
+        total.add(_stage(workers, grid.tuning(parts), index, "tuning", options))
+        items = grid.final(index.records, parts, total.left_out)
+        total.add(_stage(workers, items, index, "final", options))
     return total
 
 
 def execute(
-    items: Iterable[Item | Run], records: str | Path | Ledger | None, options: Options | None = None
+    items: Iterable[Item | Run], records: str | Path | RecordIndex | None, options: Options | None = None
 ) -> Summary:
-    """Carry out any list of runs in the same way; with a ``Ledger`` of no file the records stay in it."""
+    """Carry out any list of runs in the same way; with a ``RecordIndex`` of no file the records stay in it."""
     options = options or Options()
-    ledger = records if isinstance(records, Ledger) else Ledger(records)
+    index = records if isinstance(records, RecordIndex) else RecordIndex(records)
     found = [item if isinstance(item, Item) else Item(item, None) for item in items]
-    with options.crew() as crew:
-        return _stage(crew, found, ledger, "runs", options)
+    with options.workers() as workers:
+        return _stage(workers, found, index, "runs", options)
 
 
-def _stage(crew: Crew, items: Iterable[Item], ledger: Ledger, stage: str, options: Options) -> Summary:
+def _stage(workers: Workers, items: Iterable[Item], index: RecordIndex, stage: str, options: Options) -> Summary:
     """One stage; a run that several arms have in common is done once and recorded under each of their names."""
     alike = list(distinct(items, identity).values())
-    summary, started = Summary(ledger.path, asked=len(alike)), time.monotonic()
-    jobs = [Job(number, first.run, first.study, ledger.known(first.run)) for number, (first, *_) in enumerate(alike)]
+    summary, started = Summary(index.path, planned=len(alike)), time.monotonic()
+    jobs = [Job(number, first.run, first.study, index.lookup(first.run)) for number, (first, *_) in enumerate(alike)]
     if not jobs:
         return summary
     runs = [job.run for job in jobs]
-    with StudyProgress(stage, runs, options.jobs, ledger.seconds, options.progress) as shown:
-        for outcome in crew.outcomes(jobs, shown.say):
+    with StudyProgress(stage, runs, options.jobs, index.seconds, options.progress) as shown:
+        for outcome in workers.outcomes(jobs, shown.say):
             run = runs[outcome.number]
             if outcome.record is not None:
-                ledger.append(outcome.record)
+                index.append(outcome.record)
             if outcome.hash is not None:
                 for item in alike[outcome.number]:
-                    ledger.adopt(outcome.hash, item.study)
+                    index.adopt(outcome.hash, item.study)
             summary.made += outcome.new and outcome.status == "finished"
             summary.found += not outcome.new and outcome.status == "finished"
             if outcome.status == "failed":
-                message = outcome.message if outcome.new else ledger.failure(outcome.hash)
+                message = outcome.message if outcome.new else index.failure(outcome.hash)
                 summary.failures.append(Failure(run, message))
                 shown.say(f"failed: {summary.failures[-1]}")
             shown.done(run, outcome.status == "failed")

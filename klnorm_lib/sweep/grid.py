@@ -1,9 +1,11 @@
-"""A study: tasks x sizes x encoders x arms x trials x draws, read from YAML and spelt out as runs.
+"""A study: tasks x sizes x encoders x arms x trials x replicates, read from YAML and spelt out as runs.
 
-A *draw* is a pair of data-split seed and model seed; arms are compared draw by draw. Each arm with something to tune
-first does all its *trials* on the tuning draws; the trial with the best mean validation score then does the final
-draws, whose test scores are the results. All tuned arms of a part have equally many trials. The tuning draws are
-others than those reported, but where a study says ``draws: final``: it chooses on validation rows of the reported ones.
+A *setting* is a task, a size and an encoder. An *arm* is a method configuration: a method, its fixed hyperparameters
+and what is tuned of it. A *replicate* (``draws`` in YAML and records) is a pair of split seed and model seed; arms are
+compared replicate by replicate. Each arm with something to tune first makes all its *trials* on the tuning replicates;
+the trial with the best mean validation score then makes the final replicates, whose test scores are the results. All
+tuned arms of a part have equally many trials. The tuning replicates are others than those reported, but where a study
+says ``draws: final``: it chooses on validation rows of the reported ones.
 """
 
 from __future__ import annotations
@@ -24,11 +26,11 @@ from klnorm_lib.study.errors import StudyError
 from klnorm_lib.study.fit_protocol import featurisers, fit_of
 from klnorm_lib.study.record import Record
 from klnorm_lib.study.spec import ELSEWHERE, Run
+from klnorm_lib.study.stats.paired import Replicate
 
 RUN_FIELDS = {f.name for f in fields(Run)}
-OF_THE_CELL = {"task", "size", "encoder", "split_seed", "seed", "method", "method_args"}
-REPORTED = "final"  # tuning draws: those that are reported
-Draw = tuple[int, int]
+DESIGN_FIELDS = {"task", "size", "encoder", "split_seed", "seed", "method", "method_args"}
+REPORTED = "final"  # tuning replicates: those that are reported
 
 
 @dataclass(frozen=True)
@@ -41,19 +43,19 @@ class Item:
 
 @dataclass(frozen=True)
 class Arm:
-    """A method with what is fixed of it, and the trials of what is tuned; ``settings`` are fields of ``Run``."""
+    """A method configuration: a method, what is fixed (``run_fields``: fields of ``Run``), trials of what is tuned."""
 
     name: str
     label: str
     method: str
     method_args: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    run_fields: Mapping[str, Any]
     trials: Sequence[Mapping[str, Any]]
     encoder: str | None = None
 
     def run(self, trial: Mapping[str, Any], **where: Any) -> Run:
         """The run of this arm with this trial's hyperparameters."""
-        values = {**where, **self.settings}
+        values = {**where, **self.run_fields}
         args = dict(self.method_args)
         for name, value in trial.items():
             (values if name in RUN_FIELDS else args)[name] = value
@@ -66,7 +68,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of a study: which cells, which arms, which draws; ``default=False``: done only when asked for.
+    """One piece of a study: which settings, which arms, which replicates; ``default=False``: done only when asked for.
 
     ``trials``: those of its tuned arms, where the part has others than the arms themselves.
     """
@@ -75,18 +77,18 @@ class Part:
     tasks: Mapping[str, Sequence[int | None]]
     encoders: Sequence[str]
     arms: Sequence[str]
-    draws: Sequence[Draw]
+    replicates: Sequence[Replicate]
     common: Mapping[str, Any]
     default: bool = True
-    tuning_draws: Sequence[Draw] = ()
+    tuning_replicates: Sequence[Replicate] = ()
     tuning_size: int | None = None
     tuning_common: Mapping[str, Any] = field(default_factory=dict)
     trials: Sequence[Mapping[str, Any]] = ()
 
     @property
     def tuned_on_reported(self) -> bool:
-        """Whether trials are chosen on the validation rows of the reported draws."""
-        return self.tuning_draws == self.draws
+        """Whether trials are chosen on the validation rows of the reported replicates."""
+        return self.tuning_replicates == self.replicates
 
     def arm(self, arm: Arm) -> Arm:
         """The arm with the trials that it has in this part."""
@@ -114,13 +116,13 @@ class Grid:
         return [self.parts[name] for name in names]
 
     def tuning(self, parts: Iterable[str] | None = None) -> list[Item]:
-        """The runs of the first stage: every trial of every arm that has more than one, on the tuning draws."""
+        """The runs of the first stage: every trial of every arm that has more than one, on the tuning replicates."""
         items = []
-        for part, task, size, encoder, arm in self._cells(parts):
+        for part, task, size, encoder, arm in self._configurations(parts):
             if len(arm.trials) > 1:
                 at = part.tuning_size or size
-                for draw, trial in itertools.product(part.tuning_draws, arm.trials):
-                    items.append(self._item(part, task, at, encoder, arm, draw, trial, "tuning"))
+                for replicate, trial in itertools.product(part.tuning_replicates, arm.trials):
+                    items.append(self._item(part, task, at, encoder, arm, replicate, trial, "tuning"))
         return _once(items)
 
     def final(
@@ -128,17 +130,17 @@ class Grid:
     ) -> list[Item]:
         """The runs of the second stage, with the trials that the tuning runs among ``records`` choose.
 
-        Raises ``StudyError`` for a cell whose tuning runs are not all there; with a list ``untuned`` the cell is left
-        out and the reason put there.
+        Raises ``StudyError`` for an arm in a setting whose tuning runs are not all there; with a list ``untuned`` it is
+        left out and the reason put there.
         """
         tuned = Tuned(records)
         items = []
-        for part, task, size, encoder, arm in self._cells(parts):
+        for part, task, size, encoder, arm in self._configurations(parts):
             trial = arm.trials[0]
             if len(arm.trials) > 1:
                 wanted = [
-                    self._item(part, task, part.tuning_size or size, encoder, arm, draw, trial, "tuning")
-                    for draw, trial in itertools.product(part.tuning_draws, arm.trials)
+                    self._item(part, task, part.tuning_size or size, encoder, arm, replicate, trial, "tuning")
+                    for replicate, trial in itertools.product(part.tuning_replicates, arm.trials)
                 ]
                 try:
                     trial = tuned.best(wanted, by_loss=not part.tuned_on_reported)
@@ -147,31 +149,36 @@ class Grid:
                         raise
                     untuned.append(f"{task}/{size}/{encoder}/{arm.name}: {error}")
                     continue
-            items += [self._item(part, task, size, encoder, arm, draw, trial, "final") for draw in part.draws]
+            items += [
+                self._item(part, task, size, encoder, arm, replicate, trial, "final") for replicate in part.replicates
+            ]
         return _once(items)
 
     def recorded(self, records: Iterable[Record], parts: Iterable[str] | None = None) -> tuple[int, int]:
         """How many runs of these parts are among ``records``, finished, and how many there are in all."""
         records = list(records)
-        held = {run_key(r.run) for r in records if r.status == "finished"}
+        finished = {run_key(r.run) for r in records if r.status == "finished"}
         tuning = self.tuning(parts)
-        known = [*tuning, *self.final(records, parts, untuned=[])]
-        planned = len(tuning) + sum(len(part.draws) for part, *_ in self._cells(parts))
-        return sum(run_key(item.run.to_dict()) in held for item in known), planned
+        items = [*tuning, *self.final(records, parts, untuned=[])]
+        planned = len(tuning) + sum(len(part.replicates) for part, *_ in self._configurations(parts))
+        return sum(run_key(item.run.to_dict()) in finished for item in items), planned
 
-    def _cells(self, parts: Iterable[str] | None) -> Iterator[tuple[Part, str, int | None, str, Arm]]:
+    def _configurations(self, parts: Iterable[str] | None) -> Iterator[tuple[Part, str, int | None, str, Arm]]:
         for part in self.chosen_parts(parts):
             for task, sizes in part.tasks.items():
                 for encoder, size, name in itertools.product(part.encoders, sizes, part.arms):
                     yield part, task, size, encoder, part.arm(self.arms[name])
 
-    def _item(self, part, task, size, encoder, arm: Arm, draw: Draw, trial, stage: str) -> Item:
+    def _item(self, part, task, size, encoder, arm: Arm, replicate: Replicate, trial, stage: str) -> Item:
         common = part.common if stage == "final" else {**part.common, **part.tuning_common}
         where = {**common, "task": task, "size": size, "encoder": encoder}
-        run = arm.run(trial, **where, split_seed=draw[0], seed=draw[1])
+        run = arm.run(trial, **where, split_seed=replicate[0], seed=replicate[1])
         study = {"name": self.name, "part": part.name, "arm": arm.name, "label": arm.label, "stage": stage}
         if len(arm.trials) > 1:
-            tuned_on = {"size": part.tuning_size or size, "draws": [list(draw) for draw in part.tuning_draws]}
+            tuned_on = {
+                "size": part.tuning_size or size,
+                "draws": [list(replicate) for replicate in part.tuning_replicates],
+            }
             study |= {"grid": [dict(t) for t in arm.trials], "tuned_on": tuned_on}
         study |= {"trial": dict(trial), "trials": len(arm.trials)}
         return Item(run, study)
@@ -188,7 +195,7 @@ class Tuned:
     def best(self, items: Sequence[Item], by_loss: bool = True) -> Mapping[str, Any]:
         """The trial with the best mean primary validation metric; ties: lowest mean validation loss, then the first.
 
-        Where the trials were made on the reported draws themselves the first one wins a tie at once.
+        Where the trials were made on the reported replicates themselves the first one wins a tie at once.
         A trial of which a run failed comes last. Raises ``StudyError`` naming the first run that is not recorded.
         """
         scores: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -232,8 +239,8 @@ def load(name: str | Path) -> Grid:
             raise StudyError(f"no study file at {path}")
         return parse(path.read_text(encoding="utf-8"), path.stem, str(path))
     if str(name) not in studies.names():
-        known = ", ".join(studies.names())
-        raise StudyError(f"no study {str(name)!r}; there are {known}, or name a .yaml file of your own")
+        names = ", ".join(studies.names())
+        raise StudyError(f"no study {str(name)!r}; there are {names}, or name a .yaml file of your own")
     return parse(studies.path(f"{name}.yaml").read_text(encoding="utf-8"), str(name), f"{name}.yaml")
 
 
@@ -245,13 +252,13 @@ def parse(text: str, name: str, source: str = "study") -> Grid:
         raise StudyError(f"{source}: not YAML: {error}") from None
     top = _Section(values, source, ("title", "question", "common", "tuning", "arms", "parts"))
     common = top.mapping("common", required=False)
-    _check_settings(common, f"{source}: common")
+    _check_run_fields(common, f"{source}: common")
     arms = {key: _arm(key, value, f"{source}: arms.{key}") for key, value in top.mapping("arms").items()}
     counts = {arm.name: len(arm.trials) for arm in arms.values() if arm.trials != ({},)}
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{key} {count}" for key, count in counts.items())
+        listed = ", ".join(f"{key} {count}" for key, count in counts.items())
         raise StudyError(
-            f"{source}: every tuned arm needs as many trials as the others, or none is fairly tuned: {told}"
+            f"{source}: every tuned arm needs as many trials as the others, or none is fairly tuned: {listed}"
         )
     tuning = _Section(top.mapping("tuning", required=False), f"{source}: tuning", ("draws", "size", "common"))
     parts = {
@@ -295,24 +302,30 @@ class _Section:
         return {str(k): v for k, v in value.items()}
 
 
-def _check_settings(settings: Mapping[str, Any], where: str) -> None:
-    wrong = sorted(set(settings) - RUN_FIELDS | set(settings) & OF_THE_CELL)
+def _check_run_fields(values: Mapping[str, Any], where: str) -> None:
+    wrong = sorted(set(values) - RUN_FIELDS | set(values) & DESIGN_FIELDS)
     if wrong:
-        allowed = ", ".join(sorted(RUN_FIELDS - OF_THE_CELL))
+        allowed = ", ".join(sorted(RUN_FIELDS - DESIGN_FIELDS))
         raise StudyError(f"{where}: {', '.join(wrong)} cannot be set here; what can: {allowed}")
 
 
 def _arm(name: str, values: Any, where: str) -> Arm:
     section = _Section(values, where, ("label", "method", "method_args", "settings", "tune", "encoder"))
-    settings = section.mapping("settings", required=False)
-    _check_settings(settings, f"{where}.settings")
+    run_fields = section.mapping("settings", required=False)
+    _check_run_fields(run_fields, f"{where}.settings")
     encoder = section.get("encoder")
     if encoder is not None and not isinstance(encoder, str):
         raise StudyError(f"{where}: encoder must be a name ({', '.join(featurisers())} or one of `klnorm encoders`)")
     method = section.get("method", "plain")
     trials = _trials(section.get("tune"), f"{where}.tune")
     return Arm(
-        name, str(section.get("label", name)), method, section.mapping("method_args", False), settings, trials, encoder
+        name,
+        str(section.get("label", name)),
+        method,
+        section.mapping("method_args", False),
+        run_fields,
+        trials,
+        encoder,
     )
 
 
@@ -333,7 +346,7 @@ def _part(name: str, values: Any, where: str, common, tuning: _Section, arms: Ma
     section = _Section(values, where, ("tasks", "encoders", "arms", "draws", "common", "default", "tuning", "tune"))
     own = _Section(section.mapping("tuning", False), f"{where}.tuning", ("draws", "size", "common"))
     own_common = section.mapping("common", False)
-    _check_settings(own_common, f"{where}.common")
+    _check_run_fields(own_common, f"{where}.common")
     tasks = {}
     for task, sizes in section.mapping("tasks").items():
         if not isinstance(sizes, list) or not sizes:
@@ -346,18 +359,19 @@ def _part(name: str, values: Any, where: str, common, tuning: _Section, arms: Ma
     chosen = list(arms) if chosen == "all" else chosen
     if not isinstance(chosen, list) or not chosen or set(chosen) - set(arms):
         raise StudyError(f"{where}: arms must be 'all' or a list of {', '.join(arms)}; got {chosen!r}")
-    final = _draws(section.get("draws"), f"{where}.draws")
-    tuning_draws = own.get("draws", tuning.get("draws"))
-    reported = tuning_draws == REPORTED
-    tuning_draws = final if reported else _draws(tuning_draws, f"{where}.tuning.draws", optional=True)
-    if not tuning_draws and any(len(arms[arm].trials) > 1 for arm in chosen):
-        raise StudyError(f"{where}: there is something to tune, so tuning.draws must name the draws to tune on")
-    if not reported and set(tuning_draws) & set(final):
+    final = _replicates(section.get("draws"), f"{where}.draws")
+    tuning_replicates = own.get("draws", tuning.get("draws"))
+    reported = tuning_replicates == REPORTED
+    tuning_replicates = final if reported else _replicates(tuning_replicates, f"{where}.tuning.draws", optional=True)
+    if not tuning_replicates and any(len(arms[arm].trials) > 1 for arm in chosen):
+        raise StudyError(f"{where}: there is something to tune, so tuning.draws must name the replicates to tune on")
+    if not reported and set(tuning_replicates) & set(final):
         raise StudyError(
-            f"{where}: draws {sorted(set(tuning_draws) & set(final))} are tuned on and reported; keep them apart"
+            f"{where}: replicates {sorted(set(tuning_replicates) & set(final))} are tuned on and "
+            "reported; keep them apart"
         )
     tuning_common = {**tuning.mapping("common", False), **own.mapping("common", False)}
-    _check_settings(tuning_common, f"{where}.tuning.common")
+    _check_run_fields(tuning_common, f"{where}.tuning.common")
     return Part(
         name,
         tasks,
@@ -366,15 +380,15 @@ def _part(name: str, values: Any, where: str, common, tuning: _Section, arms: Ma
         final,
         {**common, **own_common},
         bool(section.get("default", True)),
-        tuning_draws,
+        tuning_replicates,
         own.get("size", tuning.get("size")),
         tuning_common,
         _trials(section.get("tune"), f"{where}.tune") if section.get("tune") is not None else (),
     )
 
 
-def _draws(value: Any, where: str, optional: bool = False) -> tuple[Draw, ...]:
-    """A number k is the draws (0, 0) to (k-1, k-1); a list holds seeds for both, or pairs [split_seed, seed].
+def _replicates(value: Any, where: str, optional: bool = False) -> tuple[Replicate, ...]:
+    """A number k is the replicates (0, 0) to (k-1, k-1); a list holds seeds for both, or pairs [split_seed, seed].
 
     ``{split_seeds: [...], seeds: [...]}`` is every pair of them.
     """
@@ -395,7 +409,7 @@ def _draws(value: Any, where: str, optional: bool = False) -> tuple[Draw, ...]:
         ):
             return tuple(pairs)
     raise StudyError(
-        f"{where}: give a number of draws, a list of different seeds or of [split_seed, seed] pairs, or "
+        f"{where}: give a number of replicates, a list of different seeds or of [split_seed, seed] pairs, or "
         f"{{split_seeds: [...], seeds: [...]}}; got {value!r}"
     )
 

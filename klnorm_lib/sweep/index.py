@@ -1,4 +1,4 @@
-"""What a records file holds already, looked up by run without loading any data."""
+"""Which runs a records file has already, looked up by run without loading any data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from klnorm_lib.study.plain import to_plain
 from klnorm_lib.study.record import Record
 from klnorm_lib.study.spec import ELSEWHERE, LATER, Run
 
-WHERE = (*ELSEWHERE, "method_args")  # not in the hash as they stand
+NOT_HASHED = (*ELSEWHERE, "method_args")  # not in the hash as they stand
 OF_THE_MOMENT = ("created", "time", "memory")  # fields of a record that differ from one try to the next
 LABEL = ("name", "arm", "stage")  # of a study: one record for each, though the run be the same
 
@@ -33,7 +33,7 @@ def identity(run: Run) -> str:
 
 
 def _identity(run: Mapping[str, Any], method: Mapping[str, Any]) -> str:
-    fields = {name: value for name, value in run.items() if name not in WHERE}
+    fields = {name: value for name, value in run.items() if name not in NOT_HASHED}
     return json.dumps([fields, method], sort_keys=True, default=str)
 
 
@@ -42,7 +42,7 @@ def label(study: Mapping[str, Any] | None) -> tuple | None:
     return None if study is None else tuple(study.get(name) for name in LABEL)
 
 
-class Ledger:
+class RecordIndex:
     """The records of a file, read once, and those appended since; ``path`` need not exist yet."""
 
     def __init__(self, path: str | Path | None) -> None:
@@ -62,7 +62,7 @@ class Ledger:
             store.append(self.path, record)
         self._note(record)
 
-    def known(self, run: Run) -> dict[str, str]:
+    def lookup(self, run: Run) -> dict[str, str]:
         """Hash and status of the records that may be of this run: all but data, weights and threads agree."""
         return dict(self._by_identity.get(identity(run), {}))
 
@@ -81,7 +81,7 @@ class Ledger:
 
     def seconds(self, run: Run) -> float | None:
         """Typical time of such a run, from those recorded: same task, size, encoder and method, or near it."""
-        for key in _cells(run.to_dict()):
+        for key in _similar(run.to_dict()):
             if self._seconds.get(key):
                 return median(self._seconds[key])
         return None
@@ -94,17 +94,17 @@ class Ledger:
             self._by_hash[record.hash] = record
         if record.status == "finished":
             self._labels[record.hash].add(label(record.study))
-            for key in _cells(record.run):
+            for key in _similar(record.run):
                 self._seconds[key].append(record.time["total_seconds"])
 
 
-def _cells(run: Mapping[str, Any]) -> list[tuple]:
-    """From the closest to the widest company of a run, for guessing its time."""
+def _similar(run: Mapping[str, Any]) -> list[tuple]:
+    """Keys of similar runs, the closest first, for guessing the time of one."""
     task, size, encoder, method = (run.get(name) for name in ("task", "size", "encoder", "method"))
     return [(task, size, encoder, method), (task, encoder, method), (encoder, method), (encoder,), ()]
 
 
-def asked(record: Record) -> Run:
+def run_of(record: Record) -> Run:
     """The run that a record is of, to be carried out again."""
     values = dict(record.run)
     for name in LATER:
@@ -119,5 +119,5 @@ def lasting(record: Record) -> dict[str, Any]:
 
 def digest(records: Iterable[Record]) -> str:
     """A checksum of what lasts of some records, whatever their order: two engines that agree have the same."""
-    told = sorted(json.dumps(lasting(record), sort_keys=True) for record in records)
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+    lines = sorted(json.dumps(lasting(record), sort_keys=True) for record in records)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -46,8 +46,8 @@ def members(name: str, records: Iterable[Record], pool: Iterable[Record]) -> lis
     grid, records, pool = load(name), list(records), list(pool)
     by_run = {run_key(record.run): record for record in (*pool, *records)}  # those of its own file come first
     items = [*grid.tuning(grid.parts), *grid.final(pool, grid.parts, untuned=[])]
-    held = [(by_run.get(run_key(item.run.to_dict())), item.study) for item in items]
-    found = [replace(record, study=dict(study)) for record, study in held if record is not None]
+    planned = [(by_run.get(run_key(item.run.to_dict())), item.study) for item in items]
+    found = [replace(record, study=dict(study)) for record, study in planned if record is not None]
     hashes = {record.hash for record in found}
     return found + [replace(r, study=_beside(name, r)) for r in records if r.hash not in hashes]
 

@@ -15,7 +15,7 @@ from klnorm_lib.study.plain import to_plain
 from klnorm_lib.study.record import Record
 from klnorm_lib.study.spec import Run
 
-NOTEBOOK = "cell.ipynb"
+NOTEBOOK = "run.ipynb"
 
 
 def parameters(run: Run) -> dict[str, Any]:
@@ -33,14 +33,13 @@ def in_notebook(run: Run, study: Mapping[str, Any] | None, threads: int, folder:
         import papermill
     except ImportError:
         raise StudyError("--notebook needs papermill: pip install papermill ipykernel") from None
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    out = place / f"{name(run, study, hash)}.ipynb"
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    out = Path(folder) / f"{name(run, study, hash)}.ipynb"
     record = out.with_suffix(".jsonl")
     record.unlink(missing_ok=True)
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this environment
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    given = {"asked": parameters(run), "study": study and dict(study), "threads": threads}
+    given = {"fields": parameters(run), "study": study and dict(study), "threads": threads}
     given |= {"record_file": str(record)}
     try:
         papermill.execute_notebook(studies.path(NOTEBOOK), out, given, progress_bar=False, log_output=False)
@@ -51,7 +50,7 @@ def in_notebook(run: Run, study: Mapping[str, Any] | None, threads: int, folder:
 
 
 def name(run: Run, study: Mapping[str, Any] | None, hash: str) -> str:
-    """A file name that tells the run: arm, task, size, draw, and the beginning of its hash."""
+    """A file name that tells the run: arm, task, size, replicate, and the beginning of its hash."""
     arm = run.method if study is None else f"{study['stage']}-{study['arm']}"
     task = run.task or Path(run.data).stem
     return f"{task}-{run.size or 'all'}-{arm}-{run.split_seed}-{run.seed}-{hash[:12]}"

@@ -1,7 +1,7 @@
 """Several runs on one graphics card: which process uses which card, and how much of its memory.
 
-A process takes the first free of as many places as there are processes on its machine. A place is a locked file, so
-that the operating system frees it when the process ends, killed ones included. Places go round the cards in turn.
+A process takes the first free of as many slots as there are processes on its machine. A slot is a locked file, so
+that the operating system frees it when the process ends, killed ones included. Slots go round the cards in turn.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _taken: dict[str, tuple[int, FileLock | None]] = {}
 
 @dataclass(frozen=True)
 class Packing:
-    """``jobs`` processes a machine, places in ``folder``; ``cards`` are those of the machine, ``None``: look there."""
+    """``jobs`` processes a machine, slots in ``folder``; ``cards`` are those of the machine, ``None``: look there."""
 
     jobs: int
     folder: str
@@ -36,47 +36,47 @@ def visible_cards(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
     return tuple(str(number) for number in range(torch.cuda.device_count()))
 
 
-def assign(place: int, jobs: int, cards: Sequence[str]) -> tuple[str, float]:
-    """Card of a place (from 0) and the share of its memory that one process may take.
+def assign(slot: int, jobs: int, cards: Sequence[str]) -> tuple[str, float]:
+    """Card of a slot (from 0) and the share of its memory that one process may take.
 
-    Place p has card p mod n; the processes on a card share it equally.
-    Raises ``ValueError`` without cards or for a place that there is not.
+    Slot s has card s mod n; the processes on a card share it equally.
+    Raises ``ValueError`` without cards or for a slot that there is not.
     """
-    if not cards or not 0 <= place < jobs:
-        raise ValueError(f"place {place} of {jobs} on {len(cards)} cards: a card and a place below {jobs} are needed")
-    turn = place % len(cards)
+    if not cards or not 0 <= slot < jobs:
+        raise ValueError(f"slot {slot} of {jobs} on {len(cards)} cards: a card and a slot below {jobs} are needed")
+    turn = slot % len(cards)
     sharing = len(range(turn, jobs, len(cards)))
     return cards[turn], SHARE / sharing
 
 
-def take_place(packing: Packing) -> int:
-    """The place of this process: the first that no living process has, the same at every call."""
+def take_slot(packing: Packing) -> int:
+    """The slot of this process: the first that no living process has, the same at every call."""
     if packing.folder not in _taken:
         Path(packing.folder).mkdir(parents=True, exist_ok=True)
-        for place in range(packing.jobs):
-            lock = FileLock(Path(packing.folder) / f"{place}.lock")
+        for slot in range(packing.jobs):
+            lock = FileLock(Path(packing.folder) / f"{slot}.lock")
             try:
                 lock.acquire(timeout=0)
             except Timeout:
                 continue
-            _taken[packing.folder] = place, lock
+            _taken[packing.folder] = slot, lock
             break
-        else:  # more processes than were announced: share a place
+        else:  # more processes than were announced: share a slot
             _taken[packing.folder] = os.getpid() % packing.jobs, None
     return _taken[packing.folder][0]
 
 
-def settle(packing: Packing) -> None:
+def use_card(packing: Packing) -> None:
     """Give this process its card and its share of the memory, before anything touches the card; without cards, nothing.
 
-    A process that has its place keeps it.
+    A process that has a slot keeps it.
     """
     if packing.folder in _taken:
         return
     cards = visible_cards() if packing.cards is None else packing.cards
     if not cards:
         return
-    card, share = assign(take_place(packing), packing.jobs, cards)
+    card, share = assign(take_slot(packing), packing.jobs, cards)
     os.environ["CUDA_VISIBLE_DEVICES"] = card
     import torch
 

@@ -1,13 +1,13 @@
-r"""Do a cell of a committed table again, and say whether the numbers hold.
+r"""Make a committed result again, and say whether the numbers hold.
 
-On the same hardware, with the same threads and versions, a run gives the same bits, so the tolerance is nought.
+On the same hardware, with the same threads and versions, a run gives the same bits, so the tolerance is zero.
 Elsewhere rounding differs, small differences grow over the steps of training, and a run is at worst as far from the
-committed one as a run of another seed is. With k draws remade, s the standard deviation of the committed scores over
-their draws and r the error that the sample of test rows leaves in one score, the tolerance of the cell's mean is
+committed one as a run of another seed is. With k replicates remade, s the standard deviation of the committed scores
+over their replicates and r the error that the sample of test rows leaves in one score, the tolerance of the mean is
 
 .. math:: t_{0.995,\,K-1}\, \max(s, r) \sqrt{2 / k}
 
-where K is the number of committed draws. It follows from the committed records alone.
+where K is the number of committed replicates. It follows from the committed records alone.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from klnorm_lib import studies
 from klnorm_lib.study import store
 from klnorm_lib.study.errors import StudyError
 from klnorm_lib.study.record import Record
+from klnorm_lib.study.stats.paired import Replicate
 from klnorm_lib.sweep.execution import Item, Options, Summary, execute
-from klnorm_lib.sweep.index import Ledger, asked
+from klnorm_lib.sweep.index import RecordIndex, run_of
 from klnorm_lib.sweep.membership import by_study
 
 LEVEL = 0.99
@@ -29,8 +30,8 @@ SAME = ("cpu", "system", "threads", "device", "gpu")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A cell of a study's table: ``trec/200/klnorm-tiny/klnorm_b``."""
+class ResultName:
+    """Which result of a study, a setting with an arm: ``trec/200/klnorm-tiny/klnorm_b``."""
 
     task: str
     size: int | None
@@ -38,11 +39,11 @@ class Cell:
     arm: str
 
     @classmethod
-    def parse(cls, text: str) -> Cell:
-        """The cell of a name TASK/SIZE/ENCODER/ARM; an encoder may hold a slash. Raises ``StudyError``."""
+    def parse(cls, text: str) -> ResultName:
+        """The result that TASK/SIZE/ENCODER/ARM names; an encoder may have a slash. Raises ``StudyError``."""
         task, *rest = text.split("/")
         if len(rest) < 3 or not (rest[0].isdigit() or rest[0] == "None"):
-            raise StudyError(f"a cell is named TASK/SIZE/ENCODER/ARM, as trec/200/klnorm-tiny/klnorm_b; got {text!r}")
+            raise StudyError(f"a result is named TASK/SIZE/ENCODER/ARM, as trec/200/klnorm-tiny/klnorm_b; got {text!r}")
         size, *encoder, arm = rest
         return cls(task, int(size) if size.isdigit() else None, "/".join(encoder), arm)
 
@@ -52,14 +53,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Remade:
-    """Committed and remade scores of a cell, draw by draw; ``same`` if the machine and the versions are the same.
+    """Committed and remade scores of a result, by replicate; ``same`` if the machine and the versions are the same.
 
-    ``other`` names what is not as it was: a hash tells of other data, weights, threads or device.
+    ``other`` names what is not as it was: a hash says of other data, weights, threads or device.
     """
 
-    cell: Cell
+    result: ResultName
     metric: str
-    draws: tuple[tuple[int, int], ...]
+    replicates: tuple[Replicate, ...]
     committed: tuple[float | None, ...]
     remade: tuple[float | None, ...]
     tolerance: float
@@ -79,11 +80,11 @@ class Remade:
         return self.difference <= self.tolerance
 
 
-def committed(name: str, cell: Cell, part: str | None = None) -> list[Record]:
-    """The finished final runs of a cell among a packaged study's records, draw by draw.
+def committed(name: str, result: ResultName, part: str | None = None) -> list[Record]:
+    """The finished final runs of a result among a packaged study's records, in the order of the replicates.
 
-    ``part`` tells cells of one name apart, where two parts of the study have them. Raises ``StudyError`` for a study
-    without records, a cell that they do not hold, naming those that they do, and one that stands in several parts.
+    ``part`` tells results of one name apart, where two parts of the study have them. Raises ``StudyError`` for a study
+    without records, a result that they do not have, naming those that they do, and one that is in several parts.
     """
     file = studies.path(f"{name}.jsonl")
     if not file.is_file():
@@ -92,52 +93,56 @@ def committed(name: str, cell: Cell, part: str | None = None) -> list[Record]:
     if not all(r.study for r in records):  # made before the study had a file
         records = by_study()[name]
     finals = [r for r in records if r.status == "finished" and r.study and r.study["stage"] == "final"]
-    here = [r for r in finals if cell_of(r) == cell and part in (None, r.study["part"])]
+    here = [r for r in finals if name_of(r) == result and part in (None, r.study["part"])]
     found = {(r.run["split_seed"], r.run["seed"]): r for r in here}
     if len(found) < len({r.hash for r in here}):
         parts = ", ".join(dict.fromkeys(r.study["part"] for r in here))
-        raise StudyError(f"{cell} stands in several parts of study {name!r}; say which with --part: {parts}")
+        raise StudyError(f"{result} is in several parts of study {name!r}; say which with --part: {parts}")
     if not found:
-        near = sorted({str(cell_of(r)) for r in finals})
-        some = [c for c in near if c.startswith(f"{cell.task}/")] or near
-        raise StudyError(f"no committed record of {cell} in study {name!r}; there are {', '.join(some[:20])}")
-    return [found[draw] for draw in sorted(found)]
+        near = sorted({str(name_of(r)) for r in finals})
+        some = [of for of in near if of.startswith(f"{result.task}/")] or near
+        raise StudyError(f"no committed record of {result} in study {name!r}; there are {', '.join(some[:20])}")
+    return [found[replicate] for replicate in sorted(found)]
 
 
-def cell_of(record: Record) -> Cell:
-    """The cell of a study that a record is of."""
+def name_of(record: Record) -> ResultName:
+    """The result of a study that a record belongs to."""
     run = record.run
-    return Cell(run["task"], run["size"], run["encoder"], record.study["arm"])
+    return ResultName(run["task"], run["size"], run["encoder"], record.study["arm"])
 
 
 def remake(
-    name: str, cell: Cell, draws: int | None = None, options: Options | None = None, part: str | None = None
+    name: str,
+    result: ResultName,
+    replicates: int | None = None,
+    options: Options | None = None,
+    part: str | None = None,
 ) -> tuple[Remade, Summary]:
-    """Carry out the runs of a committed cell again, the first ``draws`` of them, and compare; nothing is looked up.
+    """Carry out the runs of a committed result again, the first ``replicates`` of them, and compare.
 
-    The threads are those of the records. Raises ``StudyError`` if one of the runs fails.
+    No run is looked up; the threads are those of the records. Raises ``StudyError`` if one of the runs fails.
     """
-    old = committed(name, cell, part)
-    again = old[:draws]
+    old = committed(name, result, part)
+    again = old[:replicates]
     threads = {r.hardware["threads"] for r in again}
     options = replace(options or Options(), threads=min(threads))
-    ledger = Ledger(None)
-    items = [Item(replace(asked(r), device=r.hardware["device"]), {**r.study}) for r in again]
-    summary = execute(items, ledger, options)
+    index = RecordIndex(None)
+    items = [Item(replace(run_of(r), device=r.hardware["device"]), {**r.study}) for r in again]
+    summary = execute(items, index, options)
     if summary.failures:
-        raise StudyError(f"{cell} could not be remade: {summary.failures[0]}")
-    new = {(r.run["split_seed"], r.run["seed"]): r for r in ledger.records}
-    return compare(cell, old, [new[r.run["split_seed"], r.run["seed"]] for r in again]), summary
+        raise StudyError(f"{result} could not be remade: {summary.failures[0]}")
+    new = {(r.run["split_seed"], r.run["seed"]): r for r in index.records}
+    return compare(result, old, [new[r.run["split_seed"], r.run["seed"]] for r in again]), summary
 
 
-def compare(cell: Cell, old: Sequence[Record], new: Sequence[Record]) -> Remade:
-    """Committed records of a cell (all draws) beside remade ones (the first of them)."""
+def compare(result: ResultName, old: Sequence[Record], new: Sequence[Record]) -> Remade:
+    """Committed records of a result (all replicates) beside remade ones (the first of them)."""
     again = old[: len(new)]
     metric = again[0].task["primary_metric"]
     other = sorted({what for a, b in zip(again, new, strict=True) for what in differing(a, b)})
     same = not other
     return Remade(
-        cell,
+        result,
         metric,
         tuple((r.run["split_seed"], r.run["seed"]) for r in again),
         tuple(r.test[metric] for r in again),
@@ -156,7 +161,7 @@ def differing(old: Record, new: Record) -> list[str]:
 
 
 def tolerance(old: Iterable[Record], k: int) -> float:
-    """How far the mean of ``k`` remade draws may be from that of the same committed ones, on another machine."""
+    """How far the mean of ``k`` remade replicates may be from that of the same committed ones, on another machine."""
     from scipy import stats
 
     scores = [(r, r.test[r.task["primary_metric"]]) for r in old]

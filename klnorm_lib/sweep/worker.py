@@ -15,21 +15,21 @@ from klnorm_lib.study.record import Record
 from klnorm_lib.study.spec import Run
 from klnorm_lib.sweep import packing
 
-_held: list[Any] = []  # what this process keeps open until it ends
+_kept_open: list[Any] = []  # what this process keeps open until it ends
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run to do; ``known``: hash and status of the records that may be of this very run."""
+    """One run to do; ``recorded``: hash and status of the records that may be of this very run."""
 
     number: int
     run: Run
     study: Mapping[str, Any] | None = None
-    known: Mapping[str, str] = field(default_factory=dict)
+    recorded: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Manner:
+class WorkerOptions:
     """How runs are carried out: torch threads, failed ones again or not, the cards, in notebooks or not."""
 
     threads: int = 1
@@ -51,28 +51,28 @@ class Outcome:
     new: bool = True
 
 
-def carry_out(jobs: Sequence[Job], manner: Manner) -> list[Outcome]:
-    """Do the runs of a parcel; a run that fails gives its failure, and the next is done all the same."""
-    with _in_place(manner):
-        return [_one(job, manner) for job in jobs]
+def carry_out(jobs: Sequence[Job], options: WorkerOptions) -> list[Outcome]:
+    """Do the runs of a batch; a run that fails gives its failure, and the next is done all the same."""
+    with _ready(options):
+        return [_one(job, options) for job in jobs]
 
 
 @contextmanager
-def _in_place(manner: Manner) -> Iterator[None]:
-    """Threads as asked, on every engine; in a process of its own the card and kept data as well."""
-    if manner.own_process:
+def _ready(options: WorkerOptions) -> Iterator[None]:
+    """Threads as configured, on every engine; in a process of its own the card and kept data as well."""
+    if options.own_process:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        if manner.packing is not None:
-            packing.settle(manner.packing)
-        if not _held:  # until the process ends
-            _held.append(cache.keeping())
-            _held[0].__enter__()
-    with settled(manner.threads):
+        if options.packing is not None:
+            packing.use_card(options.packing)
+        if not _kept_open:  # until the process ends
+            _kept_open.append(cache.keeping())
+            _kept_open[0].__enter__()
+    with with_threads(options.threads):
         yield
 
 
 @contextmanager
-def settled(threads: int) -> Iterator[None]:
+def with_threads(threads: int) -> Iterator[None]:
     """Within this block torch and BLAS compute with so many threads: a run's numbers may depend on it."""
     import torch
     from threadpoolctl import threadpool_limits
@@ -86,18 +86,18 @@ def settled(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _one(job: Job, manner: Manner) -> Outcome:
+def _one(job: Job, options: WorkerOptions) -> Outcome:
     from klnorm_lib.study.runner import run_hash
 
     try:
         hash = run_hash(job.run)
-        status = job.known.get(hash)
-        if status == "finished" or (status == "failed" and not manner.retry):
+        status = job.recorded.get(hash)
+        if status == "finished" or (status == "failed" and not options.retry):
             return Outcome(job.number, status, hash, new=False)
-        if manner.notebooks is not None:
+        if options.notebooks is not None:
             from klnorm_lib.sweep.notebook import in_notebook
 
-            record = in_notebook(job.run, job.study, manner.threads, manner.notebooks, hash)
+            record = in_notebook(job.run, job.study, options.threads, options.notebooks, hash)
         else:
             record = recorded(job.run, job.study)
     except Exception as error:  # before there was anything to record: an unknown task, too few rows
@@ -126,13 +126,13 @@ def recorded(run: Run, study: Mapping[str, Any] | None) -> Record:
             return store.read_records(path)[-1]
 
 
-def lost(job: Job, manner: Manner, reason: str) -> Outcome:
+def lost(job: Job, options: WorkerOptions, reason: str) -> Outcome:
     """The failure of a run whose worker died under it each time, recorded if its data can be loaded here."""
     from klnorm_lib.study.runner import failed
 
     message = f"its process died each time it was tried; out of memory? ({reason})"
     try:
-        with settled(manner.threads):
+        with with_threads(options.threads):
             record = failed(job.run, "WorkerDied", message, job.study)
     except Exception:
         return Outcome(job.number, "failed", message=message)

@@ -18,14 +18,14 @@ from klnorm_lib.study.fit_protocol import fit_of
 from klnorm_lib.study.spec import Run
 from klnorm_lib.sweep import engines
 from klnorm_lib.sweep.packing import Packing, visible_cards
-from klnorm_lib.sweep.worker import Job, Manner, Outcome, carry_out, lost
+from klnorm_lib.sweep.worker import Job, Outcome, WorkerOptions, carry_out, lost
 
 ALONE = 2  # deaths of workers that had this one run to do, before it is called a failure
-PARCEL = 8  # quick runs that travel together, at most
+BATCH = 8  # quick runs that are sent together, at most
 IN_A_ROW = 12  # deaths without a single result, before the engine is called broken
 
 
-class Crew:
+class Workers:
     """An engine at work for the time of a ``with`` block."""
 
     def __init__(
@@ -33,10 +33,10 @@ class Crew:
     ):
         self._start = partial(engines.start, engine, jobs, threads, scheduler)
         self._remote = scheduler is not None
-        self.manner = Manner(threads, retry, notebooks=None if notebooks is None else str(notebooks))
+        self.options = WorkerOptions(threads, retry, notebooks=None if notebooks is None else str(notebooks))
         self.width = jobs
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> Workers:
         with ExitStack() as stack:
             self._engine = stack.enter_context(self._start())
             cards = None if self._remote else visible_cards()
@@ -45,7 +45,7 @@ class Crew:
                 folder = Path(tempfile.gettempdir()) / f"klnorm-{uuid.uuid4().hex}"
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
                 packing = Packing(self.width, str(folder), cards)
-            self.manner = replace(self.manner, packing=packing, own_process=self._engine.own_process)
+            self.options = replace(self.options, packing=packing, own_process=self._engine.own_process)
             self._stack = stack.pop_all()
         return self
 
@@ -64,10 +64,10 @@ class Crew:
         deaths, in_a_row = Counter(), 0
         while waiting:
             alone = [suspects.popleft()] if suspects else None
-            batch = [alone] if alone else parcels(list(waiting.values()), 1 if self.manner.notebooks else self.width)
+            queue = [alone] if alone else batches(list(waiting.values()), 1 if self.options.notebooks else self.width)
             handed: list[Job] = []
             try:
-                for outcome in self._stream(batch, handed):
+                for outcome in self._stream(queue, handed):
                     in_a_row = 0
                     del waiting[outcome.number]
                     yield outcome
@@ -84,18 +84,18 @@ class Crew:
                     deaths[job.number] += 1
                     if deaths[job.number] >= ALONE:
                         del waiting[job.number]
-                        yield lost(job, self.manner, f"{type(error).__name__}: {str(error)[:300]}")
+                        yield lost(job, self.options, f"{type(error).__name__}: {str(error)[:300]}")
                         continue
                 say(f"a worker died ({type(error).__name__}); {len(under_way)} under way are done again, one at a time")
                 suspects.extend(under_way)
 
-    def _stream(self, batch: Sequence[Sequence[Job]], handed: list[Job]) -> Iterator[Outcome]:
+    def _stream(self, queue: Sequence[Sequence[Job]], handed: list[Job]) -> Iterator[Outcome]:
         def handing() -> Iterator[Sequence[Job]]:
-            for parcel in batch:
-                handed.extend(parcel)
-                yield parcel
+            for batch in queue:
+                handed.extend(batch)
+                yield batch
 
-        for outcomes in self._engine.stream(partial(carry_out, manner=self.manner), handing()):
+        for outcomes in self._engine.stream(partial(carry_out, options=self.options), handing()):
             yield from outcomes
 
 
@@ -106,16 +106,16 @@ def order(run: Run) -> tuple:
     return (run.task or run.data or "", *near)
 
 
-def parcels(jobs: Sequence[Job], width: int) -> list[list[Job]]:
+def batches(jobs: Sequence[Job], width: int) -> list[list[Job]]:
     """Jobs in the order of ``order``: one that trains goes alone, those that share features together.
 
-    A worker makes the features of a test set once for its parcel; ``width=1`` leaves every job alone.
+    A worker makes the features of a test set once for its batch; ``width=1`` leaves every job alone.
     """
     found = []
     for _, group in groupby(sorted(jobs, key=lambda j: order(j.run)), key=lambda j: order(j.run)[:3]):
         members = list(group)
         together = width > 1 and fit_of(members[0].run.method).shares_features
-        share = min(PARCEL, -(-len(members) // width)) if together else 1
+        share = min(BATCH, -(-len(members) // width)) if together else 1
         found += [members[i : i + share] for i in range(0, len(members), share)]
     return found
 

@@ -98,7 +98,7 @@ def test_ladder_marks_the_best_and_pairs_with_the_first():
 @pytest.mark.parametrize("study", [*card_claims.CLAIMS.values(), *card_table.STUDIES.values()])
 def test_studies_of_cards_are_fair(study):
     plan = grid.load(study)
-    replicates = {part.draws for part in plan.parts.values()}
+    replicates = {part.replicates for part in plan.parts.values()}
     assert replicates == {tuple((i, i) for i in range(5))}
     tasks = [list(part.tasks) for part in plan.parts.values()]
     assert all(of == tasks[0] for of in tasks)

@@ -113,6 +113,6 @@ def test_the_study_has_every_arm_of_the_contrasts_where_they_are_decided():
     for name in guided.DECIDING:
         part = plan.parts[name]
         assert arms <= set(part.arms), name
-        assert len(part.draws) >= 5
-        assert len({plan.arms[arm].settings.get("learning_rate") for arm in arms}) == 1  # rates differ, nothing else
+        assert len(part.replicates) >= 5
+        assert len({plan.arms[arm].run_fields.get("learning_rate") for arm in arms}) == 1  # rates differ, nothing else
         assert all(len(plan.arms[arm].trials) == 1 for arm in arms)

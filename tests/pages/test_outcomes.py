@@ -7,7 +7,7 @@ import pytest
 from klnorm_lib.pages import outcomes as c
 from klnorm_lib.pages.counts import runs_behind
 from klnorm_lib.pages.remake import remake_command
-from klnorm_lib.sweep.remake import Cell as Place
+from klnorm_lib.sweep.remake import ResultName as Place
 from tests.pages import made
 
 

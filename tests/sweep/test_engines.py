@@ -57,7 +57,7 @@ def reference(smoke, tmp_path_factory):
     """The study in this process, one run after another."""
     records = tmp_path_factory.mktemp("smoke") / "smoke.jsonl"
     summary = sweep(smoke, records, progress=False)
-    assert (summary.asked, summary.made, summary.complete) == (RUNS, RUNS, True)
+    assert (summary.planned, summary.made, summary.complete) == (RUNS, RUNS, True)
     return told(records)
 
 
@@ -92,7 +92,7 @@ def test_engines_agree_though_a_worker_is_killed(engine, smoke, reference, tmp_p
     killer.start()
     summary = sweep(smoke, records, engine=engine, jobs=2, progress=False)
     assert killer.killed is not None
-    assert (summary.asked, summary.made, summary.failures) == (RUNS, RUNS, [])
+    assert (summary.planned, summary.made, summary.failures) == (RUNS, RUNS, [])
     assert told(records) == reference
 
 
@@ -107,7 +107,7 @@ def test_an_engine_tells_of_a_task_that_kills_its_worker_and_goes_on(engine):
 
 def test_ray_gives_the_same_records(smoke, reference, tmp_path):
     summary = sweep(smoke, tmp_path / "smoke.jsonl", engine="ray", jobs=2, progress=False)
-    assert (summary.asked, summary.made, summary.failures) == (RUNS, RUNS, [])
+    assert (summary.planned, summary.made, summary.failures) == (RUNS, RUNS, [])
     assert told(tmp_path / "smoke.jsonl") == reference
 
 
@@ -125,7 +125,7 @@ def test_a_killed_driver_loses_what_was_under_way_and_nothing_else(smoke, refere
     before = lines(records)
     assert 2 <= len(before) < RUNS
     summary = sweep(smoke, records, progress=False)
-    assert (summary.asked, summary.found, summary.made) == (RUNS, len(before), RUNS - len(before))
+    assert (summary.planned, summary.found, summary.made) == (RUNS, len(before), RUNS - len(before))
     assert lines(records)[: len(before)] == before
     assert told(records) == reference
 

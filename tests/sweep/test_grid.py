@@ -35,9 +35,9 @@ def small():
     return grid.parse(TEXT, "small")
 
 
-def test_tuning_is_every_trial_on_the_tuning_draws(small):
+def test_tuning_is_every_trial_on_the_tuning_replicates(small):
     items = small.tuning()
-    assert len(items) == 2 * 2 * 2  # arms with something to tune, trials, draws; both sizes are tuned at 40
+    assert len(items) == 2 * 2 * 2  # arms with something to tune, trials, replicates; both sizes are tuned at 40
     assert {i.run.split_seed for i in items} == {100, 101}
     assert {i.run.size for i in items} == {40}
     assert {i.run.test_rows for i in items} == {10}
@@ -54,7 +54,7 @@ def test_the_final_runs_take_the_trial_that_did_best_on_validation(small):
     wins = {"learning_rate": 1e-3, "beta": 0.1}
     records = [finished(i, 0.9 if set(i.study["trial"].items()) & set(wins.items()) else 0.5) for i in small.tuning()]
     items = small.final(records)
-    assert len(items) == 3 * 2 * 3  # arms, sizes, draws
+    assert len(items) == 3 * 2 * 3  # arms, sizes, replicates
     assert {i.run.learning_rate for i in items if i.study["arm"] == "plain"} == {1e-3}
     assert {i.run.method_args["beta"] for i in items if i.study["arm"] == "klnorm"} == {0.1}
     assert {i.study["stage"] for i in items} == {"final"}
@@ -79,7 +79,7 @@ parts:
 """
 
 
-def test_a_study_may_say_that_it_tunes_on_the_draws_that_it_reports():
+def test_a_study_may_say_that_it_tunes_on_the_replicates_that_it_reports():
     study = grid.parse(REPORTED, "reported")
     tuning = study.tuning(["two"])
     assert {(i.run.split_seed, i.run.seed) for i in tuning} == {(0, 0), (1, 1), (2, 2)}
@@ -126,7 +126,7 @@ def test_runs_that_two_parts_share_are_done_once(small):
     [
         ("[1e-4, 1e-3]", "[1e-4, 1e-3, 1e-2]", "as many trials as the others.*plain 3, klnorm 2"),
         ("draws: 3", "draws: [100]", "tuned on and reported; keep them apart"),
-        ("draws: 3", "draws: 0", "parts.here.draws: give a number of draws"),
+        ("draws: 3", "draws: 0", "parts.here.draws: give a number of replicates"),
         ("draws: 3", "draws: [1, 1]", "list of different seeds"),
         ("[40, 80]", "40", "give a list of sizes"),
         ("steps: 4", "stepz: 4", "common: stepz cannot be set here"),

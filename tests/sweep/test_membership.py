@@ -10,7 +10,7 @@ from klnorm_lib import studies
 from klnorm_lib.study import StudyError, read_records
 from klnorm_lib.study.store import append
 from klnorm_lib.sweep import grid, remake
-from klnorm_lib.sweep.index import Ledger, identity
+from klnorm_lib.sweep.index import RecordIndex, identity
 from klnorm_lib.sweep.membership import by_study, members
 
 EARLY = ("few_labels", "first_look", "klnorm_nano", "klnorm_tiny", "klnorm_tiny_speech", "text_table")
@@ -25,13 +25,13 @@ def recorded():
 
 @pytest.mark.parametrize("name", EARLY)
 def test_every_run_that_the_study_spells_out_is_done_already(name, recorded):
-    ledgers = [Ledger(studies.path(f"{of}.jsonl")) for of in (name, ALSO.get(name)) if of]
+    indexes = [RecordIndex(studies.path(f"{of}.jsonl")) for of in (name, ALSO.get(name)) if of]
     study = grid.load(name)
-    items = [*study.tuning(), *study.final([r for ledger in ledgers for r in ledger.records])]
+    items = [*study.tuning(), *study.final([r for index in indexes for r in index.records])]
     runs = {identity(item.run): item.run for item in items}
     assert len(runs) == RUNS.get(name, 750)
     for run in runs.values():
-        assert any("finished" in ledger.known(run).values() for ledger in ledgers), run.command()
+        assert any("finished" in index.lookup(run).values() for index in indexes), run.command()
 
 
 @pytest.mark.parametrize("name", EARLY)
@@ -47,7 +47,7 @@ def test_every_record_is_in_its_study(name, recorded):
     assert len(beside) == (6 if name == "klnorm_tiny_speech" else 0)
 
 
-def test_a_study_of_its_own_draws_keeps_trials_and_results_apart(recorded):
+def test_a_study_of_its_own_replicates_keeps_trials_and_results_apart(recorded):
     found = members("few_labels", recorded["few_labels"], recorded["few_labels"])
     of = {stage: [r for r in found if r.study["stage"] == stage] for stage in ("tuning", "final")}
     assert {r.run["split_seed"] for r in of["tuning"]} == {20, 21, 22}
@@ -78,7 +78,7 @@ def test_records_that_say_their_study_are_taken_at_their_word(tmp_path, recorded
         by_study([tmp_path / "none.jsonl"])
 
 
-def test_a_setting_of_an_early_study_can_be_remade():
-    setting = remake.Cell.parse("topic_shift/50/klnorm-nano/plain")
-    found = remake.committed("first_look", setting)
+def test_a_result_of_an_early_study_can_be_remade():
+    result = remake.ResultName.parse("topic_shift/50/klnorm-nano/plain")
+    found = remake.committed("first_look", result)
     assert [(r.run["split_seed"], r.run["seed"]) for r in found] == [(i, i) for i in range(5)]

@@ -1,4 +1,4 @@
-"""A committed cell is done again: equal numbers on the same machine, and a stated tolerance elsewhere."""
+"""A committed result is made again: equal numbers on the same machine, and a stated tolerance elsewhere."""
 
 import dataclasses
 import math
@@ -9,20 +9,20 @@ from scipy import stats
 from klnorm_lib.study import StudyError
 from klnorm_lib.sweep import remake
 from klnorm_lib.sweep.execution import Options
-from klnorm_lib.sweep.remake import Cell
+from klnorm_lib.sweep.remake import ResultName
 
-CELL = Cell("topic_shift", 40, "klnorm-nano", "frozen")
+RESULT = ResultName("topic_shift", 40, "klnorm-nano", "frozen")
 QUIET = Options(progress=False)
 
 
 @pytest.fixture(scope="module")
 def committed():
-    return remake.committed("smoke", CELL)
+    return remake.committed("smoke", RESULT)
 
 
 @pytest.fixture(scope="module")
 def remade():
-    return remake.remake("smoke", CELL, draws=1, options=QUIET)[0]
+    return remake.remake("smoke", RESULT, replicates=1, options=QUIET)[0]
 
 
 def with_scores(records, scores, **hardware):
@@ -38,20 +38,20 @@ def with_scores(records, scores, **hardware):
     ]
 
 
-def test_a_cell_by_its_name():
-    assert Cell.parse("trec/200/klnorm-tiny/klnorm_b") == Cell("trec", 200, "klnorm-tiny", "klnorm_b")
+def test_a_result_by_its_name():
+    assert ResultName.parse("trec/200/klnorm-tiny/klnorm_b") == ResultName("trec", 200, "klnorm-tiny", "klnorm_b")
     long = "trec/200/sentence-transformers/all-MiniLM-L6-v2/plain"
-    assert Cell.parse(long).encoder == "sentence-transformers/all-MiniLM-L6-v2"
-    assert str(Cell.parse(long)) == long
-    assert Cell.parse("trec/None/klnorm-tiny/plain").size is None
+    assert ResultName.parse(long).encoder == "sentence-transformers/all-MiniLM-L6-v2"
+    assert str(ResultName.parse(long)) == long
+    assert ResultName.parse("trec/None/klnorm-tiny/plain").size is None
     for wrong in ("trec/200/plain", "trec", "trec/few/klnorm-tiny/plain"):
         with pytest.raises(StudyError, match="TASK/SIZE/ENCODER/ARM"):
-            Cell.parse(wrong)
+            ResultName.parse(wrong)
 
 
-def test_a_committed_cell_is_done_again_within_its_tolerance(committed, remade):
+def test_a_committed_result_is_made_again_within_its_tolerance(committed, remade):
     assert len(committed) == 3
-    assert remade.draws == ((0, 0),)
+    assert remade.replicates == ((0, 0),)
     assert remade.committed == (committed[0].test["accuracy"],)
     assert remade.holds, remade
     if remade.same:
@@ -60,10 +60,10 @@ def test_a_committed_cell_is_done_again_within_its_tolerance(committed, remade):
 
 
 def test_on_the_same_machine_every_number_must_be_equal(committed):
-    assert remake.compare(CELL, committed, committed).holds
+    assert remake.compare(RESULT, committed, committed).holds
     scores = [r.test["accuracy"] for r in committed]
     off = with_scores(committed, [scores[0] + 1e-6, *scores[1:]])
-    found = remake.compare(CELL, committed, off)
+    found = remake.compare(RESULT, committed, off)
     assert (found.same, found.tolerance, found.holds) == (True, 0.0, False)
     assert found.difference == pytest.approx(1e-6)
 
@@ -72,11 +72,13 @@ def test_elsewhere_the_mean_may_move_as_far_as_seeds_and_test_rows_allow(committ
     old = with_scores(committed, [0.5, 0.6, 0.7])
     allowed = stats.t.ppf(0.995, 2) * 0.1 * math.sqrt(2 / 3)
     near = with_scores(old, [0.5 + 0.9 * allowed, 0.6 + 0.9 * allowed, 0.7 + 0.9 * allowed], cpu="another")
-    found = remake.compare(CELL, old, near)
+    found = remake.compare(RESULT, old, near)
     assert (found.same, found.other) == (False, ("cpu",))
     assert found.tolerance == pytest.approx(allowed)
     assert found.holds
-    assert not remake.compare(CELL, old, with_scores(old, [r + 1.1 * allowed for r in (0.5, 0.6, 0.7)], cpu="b")).holds
+    assert not remake.compare(
+        RESULT, old, with_scores(old, [r + 1.1 * allowed for r in (0.5, 0.6, 0.7)], cpu="b")
+    ).holds
 
 
 def test_the_test_rows_own_error_is_the_least_tolerance(committed):
@@ -92,20 +94,20 @@ def test_the_test_rows_own_error_is_the_least_tolerance(committed):
 
 def test_other_data_is_told(committed):
     other = [dataclasses.replace(r, hash="0" * 64) for r in committed]
-    assert remake.compare(CELL, committed, other).other == ("data, weights or method",)
+    assert remake.compare(RESULT, committed, other).other == ("data, weights or method",)
 
 
-def test_a_cell_that_there_is_not():
+def test_a_result_that_there_is_not():
     with pytest.raises(StudyError, match="topic_shift/40/klnorm-nano/plain"):
-        remake.committed("smoke", dataclasses.replace(CELL, arm="klnorm_z"))
+        remake.committed("smoke", dataclasses.replace(RESULT, arm="klnorm_z"))
     with pytest.raises(StudyError, match="no committed records"):
-        remake.committed("no-such-study", CELL)
+        remake.committed("no-such-study", RESULT)
 
 
-def test_a_cell_that_stands_in_two_parts_is_asked_for():
-    cell = remake.Cell.parse("trec/200/klnorm-tiny/klnorm_b")
+def test_a_result_in_two_parts_needs_its_part():
+    result = remake.ResultName.parse("trec/200/klnorm-tiny/klnorm_b")
     with pytest.raises(StudyError, match="--part: headline, longer"):
-        remake.committed("text", cell)
-    parts = {part: remake.committed("text", cell, part) for part in ("headline", "longer")}
+        remake.committed("text", result)
+    parts = {part: remake.committed("text", result, part) for part in ("headline", "longer")}
     assert {part: {r.study["part"] for r in found} for part, found in parts.items()} == {p: {p} for p in parts}
     assert parts["longer"][0].run["steps"] > parts["headline"][0].run["steps"]

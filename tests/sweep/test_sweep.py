@@ -8,7 +8,7 @@ import pytest
 from klnorm_lib import study
 from klnorm_lib.sweep import execution, grid
 from klnorm_lib.sweep.execution import Options, execute
-from klnorm_lib.sweep.index import Ledger, asked, identity
+from klnorm_lib.sweep.index import RecordIndex, identity, run_of
 from klnorm_lib.sweep.progress import StudyProgress, spell
 from tests.study import small
 
@@ -17,7 +17,7 @@ QUIET = Options(progress=False)
 
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory):
-    """Three quick runs that differ in their draw."""
+    """Three quick runs that differ in their replicate."""
     reviews = small.csv(tmp_path_factory.mktemp("sweep") / "reviews.csv")
     base = study.Run(None, "tf-idf", "frozen", data=str(reviews), text="words", label="verdict")
     return [dataclasses.replace(base, seed=s, split_seed=s) for s in range(3)]
@@ -31,9 +31,9 @@ def items(runs, arm="a", stage="final"):
 def test_what_is_recorded_is_not_done_again(frozen, tmp_path):
     records = tmp_path / "r.jsonl"
     first = execute(frozen[:1], records, QUIET)
-    assert (first.asked, first.made, first.found, first.complete) == (1, 1, 0, True)
+    assert (first.planned, first.made, first.found, first.complete) == (1, 1, 0, True)
     second = execute(frozen, records, QUIET)
-    assert (second.asked, second.made, second.found) == (3, 2, 1)
+    assert (second.planned, second.made, second.found) == (3, 2, 1)
     content = records.read_bytes()
     third = execute(frozen, records, QUIET)
     assert (third.made, third.found) == (0, 3)
@@ -55,7 +55,7 @@ def test_other_rows_under_the_same_name_are_another_run(frozen, tmp_path):
 def test_a_run_of_two_arms_is_done_once_and_recorded_under_both(frozen, tmp_path):
     records = tmp_path / "r.jsonl"
     summary = execute([*items(frozen[:1], "a"), *items(frozen[:1], "b")], records, QUIET)
-    assert (summary.asked, summary.made) == (1, 1)
+    assert (summary.planned, summary.made) == (1, 1)
     a, b = study.read_records(records)
     assert (a.study["arm"], b.study["arm"]) == ("a", "b")
     assert (a.hash, a.created, a.test) == (b.hash, b.created, b.test)
@@ -78,7 +78,7 @@ def test_a_failure_is_recorded_and_told_and_the_rest_goes_on(encoder, reviews, f
     diverging = small.run(encoder, reviews, learning_rate=1e30, max_grad_norm=1e30, steps=3, evaluations=1)
     too_many = dataclasses.replace(frozen[0], size=100_000)
     summary = execute([diverging, too_many, frozen[1]], records, QUIET)
-    assert (summary.asked, summary.made, len(summary.failures)) == (3, 1, 2)
+    assert (summary.planned, summary.made, len(summary.failures)) == (3, 1, 2)
     assert not summary.complete
     told = "\n".join(map(str, summary.failures))
     assert "NotFiniteError" in told
@@ -106,7 +106,7 @@ def test_cells_that_cannot_be_tuned_are_left_out_and_the_others_done(tmp_path):
             q: {tasks: {topic_shift: [40]}, encoders: [klnorm-nano], arms: [frozen], draws: 1}}
     """
     summary = execution.sweep(grid.parse(text, "s"), tmp_path / "r.jsonl", progress=False)
-    assert (summary.asked, summary.made, len(summary.failures)) == (3, 1, 2)
+    assert (summary.planned, summary.made, len(summary.failures)) == (3, 1, 2)
     assert summary.left_out[0].startswith("topic_shift/999999/klnorm-nano/plain: a tuning run is not recorded")
     assert not summary.complete
 
@@ -119,17 +119,17 @@ def test_a_failed_tuning_run_puts_its_trial_last(tmp_path):
     parts: {p: {tasks: {topic_shift: [40]}, encoders: [klnorm-nano], arms: all, draws: 1}}
     """
     summary = execution.sweep(grid.parse(text, "s"), tmp_path / "r.jsonl", progress=False)
-    assert (summary.asked, summary.made, len(summary.failures), summary.left_out) == (3, 2, 1, [])
+    assert (summary.planned, summary.made, len(summary.failures), summary.left_out) == (3, 2, 1, [])
     final = study.read_records(tmp_path / "r.jsonl")[-1]
     assert (final.study["stage"], final.study["trial"]) == ("final", {"learning_rate": 1e-3})
 
 
 def test_a_record_tells_the_run_again(frozen, tmp_path):
-    ledger = Ledger(None)
-    execute(frozen[:1], ledger, QUIET)
-    again = dataclasses.replace(asked(ledger.records[0]), data=frozen[0].data)
+    index = RecordIndex(None)
+    execute(frozen[:1], index, QUIET)
+    again = dataclasses.replace(run_of(index.records[0]), data=frozen[0].data)
     assert again == frozen[0]
-    assert json.loads(ledger.records[0].to_line())["study"] is None
+    assert json.loads(index.records[0].to_line())["study"] is None
 
 
 def test_time_left_is_told_from_runs_of_the_same_kind(frozen):
@@ -144,11 +144,11 @@ def test_time_left_is_told_from_runs_of_the_same_kind(frozen):
     assert [spell(s) for s in (0.2, 60, 600, 12000)] == ["1 s", "60 s", "10 min", "3 h 20 min"]
 
 
-def test_typical_times_come_from_the_nearest_cell(frozen, tmp_path):
-    ledger = Ledger(None)
-    assert ledger.seconds(frozen[0]) is None
-    execute(frozen[:1], ledger, QUIET)
-    known = ledger.records[0].time["total_seconds"]
-    assert ledger.seconds(frozen[1]) == known
-    assert ledger.seconds(dataclasses.replace(frozen[1], size=20)) == known
-    assert ledger.seconds(study.Run("trec", "klnorm-nano")) == known
+def test_typical_times_come_from_the_most_similar_runs(frozen, tmp_path):
+    index = RecordIndex(None)
+    assert index.seconds(frozen[0]) is None
+    execute(frozen[:1], index, QUIET)
+    seconds = index.records[0].time["total_seconds"]
+    assert index.seconds(frozen[1]) == seconds
+    assert index.seconds(dataclasses.replace(frozen[1], size=20)) == seconds
+    assert index.seconds(study.Run("trec", "klnorm-nano")) == seconds

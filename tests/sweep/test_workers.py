@@ -20,24 +20,24 @@ class Mortal:
         self.left = dict.fromkeys(deadly, deaths)
         self.batches = []
 
-    def stream(self, call, parcels):
-        parcels = list(parcels)
-        self.batches.append([job.number for parcel in parcels for job in parcel])
-        for parcel in parcels:
-            if self.left.get(parcel[0].number, 0) > 0:
-                self.left[parcel[0].number] -= 1
+    def stream(self, call, batches):
+        batches = list(batches)
+        self.batches.append([job.number for batch in batches for job in batch])
+        for batch in batches:
+            if self.left.get(batch[0].number, 0) > 0:
+                self.left[batch[0].number] -= 1
                 raise RuntimeError("a worker was killed")
-            yield [Outcome(job.number, "finished", hash=str(job.number)) for job in parcel]
+            yield [Outcome(job.number, "finished", hash=str(job.number)) for job in batch]
 
 
 @pytest.fixture
 def at_work(monkeypatch):
     def start(engine):
-        found = workers.Crew("local", 2, 1, None, False, None)
+        found = workers.Workers("local", 2, 1, None, False, None)
         found._engine = engine
         return found
 
-    monkeypatch.setattr(workers, "lost", lambda job, manner, reason: Outcome(job.number, "failed", message=reason))
+    monkeypatch.setattr(workers, "lost", lambda job, options, reason: Outcome(job.number, "failed", message=reason))
     return start
 
 
@@ -76,27 +76,27 @@ def test_runs_that_share_rows_stand_together_and_frozen_ones_travel_together():
         for size in (20, 40)
         for task in ("sst2", "trec")
     ]
-    found = workers.parcels([Job(i, run) for i, run in enumerate(runs)], width=2)
-    assert sorted(job.number for parcel in found for job in parcel) == list(range(len(runs)))
-    trained = [parcel for parcel in found if parcel[0].run.method != "frozen"]
-    assert {len(parcel) for parcel in trained} == {1}
+    found = workers.batches([Job(i, run) for i, run in enumerate(runs)], width=2)
+    assert sorted(job.number for batch in found for job in batch) == list(range(len(runs)))
+    trained = [batch for batch in found if batch[0].run.method != "frozen"]
+    assert {len(batch) for batch in trained} == {1}
     rows = [(p[0].run.task, p[0].run.size, p[0].run.split_seed) for p in trained]
     assert all(a == b for a, b in zip(rows[::2], rows[1::2], strict=True))  # plain and klnorm, one after the other
-    together = [parcel for parcel in found if parcel[0].run.method == "frozen"]
-    assert [len(parcel) for parcel in together] == [3, 3, 3, 3]
-    assert all(len({job.run.task for job in parcel}) == 1 for parcel in together)
-    alone = workers.parcels([Job(i, run) for i, run in enumerate(runs)], width=1)
-    assert {len(parcel) for parcel in alone} == {1}
+    together = [batch for batch in found if batch[0].run.method == "frozen"]
+    assert [len(batch) for batch in together] == [3, 3, 3, 3]
+    assert all(len({job.run.task for job in batch}) == 1 for batch in together)
+    alone = workers.batches([Job(i, run) for i, run in enumerate(runs)], width=1)
+    assert {len(batch) for batch in alone} == {1}
 
 
-def test_places_go_round_the_cards_and_share_their_memory():
-    found = [packing.assign(place, 5, ("0", "3")) for place in range(5)]
+def test_slots_go_round_the_cards_and_share_their_memory():
+    found = [packing.assign(slot, 5, ("0", "3")) for slot in range(5)]
     assert [card for card, _ in found] == ["0", "3", "0", "3", "0"]
     assert [share / packing.SHARE for _, share in found] == pytest.approx([1 / 3, 1 / 2, 1 / 3, 1 / 2, 1 / 3])
     assert packing.assign(0, 1, ("7",)) == ("7", packing.SHARE)
     for card in ("0", "3"):
         assert sum(share for name, share in found if name == card) == pytest.approx(packing.SHARE)
-    with pytest.raises(ValueError, match="place 2 of 2"):
+    with pytest.raises(ValueError, match="slot 2 of 2"):
         packing.assign(2, 2, ("0",))
     with pytest.raises(ValueError, match="0 cards"):
         packing.assign(0, 2, ())
@@ -107,15 +107,15 @@ def test_visible_cards_are_those_the_environment_names():
     assert packing.visible_cards({"CUDA_VISIBLE_DEVICES": ""}) == ()
 
 
-def hold_a_place(folder, pipe):
-    pipe.send(packing.take_place(packing.Packing(2, folder, ("0",))))
+def hold_a_slot(folder, pipe):
+    pipe.send(packing.take_slot(packing.Packing(2, folder, ("0",))))
     pipe.recv()
 
 
-def test_a_killed_process_gives_its_place_back(tmp_path):
+def test_a_killed_process_gives_its_slot_back(tmp_path):
     def start():
         here, there = forked.Pipe()
-        process = forked.Process(target=hold_a_place, args=(str(tmp_path), there), daemon=True)
+        process = forked.Process(target=hold_a_slot, args=(str(tmp_path), there), daemon=True)
         process.start()
         return process, here.recv(), here
 
@@ -131,16 +131,16 @@ def test_a_killed_process_gives_its_place_back(tmp_path):
         process.join()
 
 
-def test_a_process_settles_on_its_card_before_cuda_starts(tmp_path, monkeypatch):
+def test_a_process_uses_its_card_before_cuda_starts(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setattr(packing, "_taken", {})
-    asked = packing.Packing(3, str(tmp_path), ("5", "6"))
-    packing.settle(asked)
+    config = packing.Packing(3, str(tmp_path), ("5", "6"))
+    packing.use_card(config)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    packing.settle(asked)  # it has its place
+    packing.use_card(config)  # it has a slot
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
-    packing.settle(packing.Packing(3, str(tmp_path / "none"), ()))
+    packing.use_card(packing.Packing(3, str(tmp_path / "none"), ()))
     assert not (tmp_path / "none").exists()
 
 
