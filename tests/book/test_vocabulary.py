@@ -34,6 +34,12 @@ def test_comments_of_studies(path):
     assert not list(vocabulary.problems("\n".join(line.partition("#")[2] for line in lines)))
 
 
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_library(path):
+    strings = "tasks" not in path.parts  # those hold the texts of tasks
+    assert not list(vocabulary.of_module(path.read_text(encoding="utf-8"), strings))
+
+
 EACH = [pytest.param(word, id=word.private[0]) for word in vocabulary.WORDS]
 
 
@@ -64,6 +70,9 @@ def test_every_part_of_a_notebook_is_read():
     assert not [problem for problem in found if "cell 3" in problem]  # names are no prose
 
 
-def test_docstrings_are_read():
-    assert list(vocabulary.of_module('def f():\n    """The price of a nat."""\n'))
-    assert not list(vocabulary.of_module('price = 1\n\n\ndef f():\n    """The weight of a nat, ``price``."""\n'))
+def test_docstrings_strings_and_comments_of_a_module_are_read():
+    assert list(vocabulary.of_module('def f():\n    """The price of a nat."""\n', strings=False))
+    assert not list(vocabulary.of_module('price = 1\n\n\ndef f():\n    """The weight, ``price``."""\n'))
+    for line in ('print(f"{x:.1f} points")', "x = 1  # a sham"):
+        assert list(vocabulary.of_module(line))
+        assert not list(vocabulary.of_module(line, strings=False))
