@@ -74,7 +74,8 @@ def page(paths: Iterable[str | Path] | None = None) -> str:
 def _questions(studies: Iterable[str]) -> str:
     """What each study asks."""
     plans = {name: grid.load(name) for name in studies if name in study_names()}
-    lines = [f"- **{name}**: {plan.title}. {plan.question}" for name, plan in plans.items()]
+    titles = {name: f"{plan.title}{'' if plan.title.endswith('?') else '.'}" for name, plan in plans.items()}
+    lines = [f"- **{name}**: {titles[name]} {plan.question}" for name, plan in plans.items()]
     engine = "The runs of smoke only try the engine, and are not among the results below."
     return "\n".join([*lines, "", engine if set(MACHINERY) & set(studies) else ""])
 
