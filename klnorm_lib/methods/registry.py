@@ -1,47 +1,35 @@
 """The one list of methods; exports, command line, cards, counting and the common tests are derived from it.
 
-A new method is a file of its own and a line in ``REGISTRY``. One of another package is an entry point: see
-:mod:`klnorm_lib.methods.plugins`.
+A new method is a file of its own and one import below, in the order in which methods are listed. One of another
+package is an entry point: see :mod:`klnorm_lib.methods.plugins`.
 """
 
+# ruff: noqa: F401, I001
 from __future__ import annotations
 
 import dataclasses
 import difflib
 from typing import Any
 
-from klnorm_lib.methods.child_tuning import ChildTuning
 from klnorm_lib.methods.contract import Method
-from klnorm_lib.methods.dropout import Dropout
-from klnorm_lib.methods.ewc import EWC
-from klnorm_lib.methods.gaussian_dropout import GaussianDropout
-from klnorm_lib.methods.guided_dropout import GuidedDropout
-from klnorm_lib.methods.klnorm import KLNorm
-from klnorm_lib.methods.l2_sp import L2SP
-from klnorm_lib.methods.mixout import Mixout
-from klnorm_lib.methods.mlp_head import MLPHead
-from klnorm_lib.methods.norm_head import NormHead
 from klnorm_lib.methods.plugins import PLAIN, Registry
-from klnorm_lib.methods.r_drop import RDrop
 from klnorm_lib.methods.together import PLUS, Together, shares
-from klnorm_lib.methods.vib import VIB
 
-REGISTRY = Registry(
-    [
-        KLNorm,
-        VIB,
-        NormHead,
-        MLPHead,
-        Dropout,
-        GuidedDropout,
-        GaussianDropout,
-        Mixout,
-        RDrop,
-        L2SP,
-        EWC,
-        ChildTuning,
-    ]
-)
+from klnorm_lib.methods.klnorm import KLNorm
+from klnorm_lib.methods.vib import VIB
+from klnorm_lib.methods.norm_head import NormHead
+from klnorm_lib.methods.mlp_head import MLPHead
+from klnorm_lib.methods.dropout import Dropout
+from klnorm_lib.methods.guided_dropout import GuidedDropout
+from klnorm_lib.methods.gaussian_dropout import GaussianDropout
+from klnorm_lib.methods.mixout import Mixout
+from klnorm_lib.methods.r_drop import RDrop
+from klnorm_lib.methods.l2_sp import L2SP
+from klnorm_lib.methods.ewc import EWC
+from klnorm_lib.methods.child_tuning import ChildTuning
+
+_imported = [each for each in vars().values() if isinstance(each, type) and issubclass(each, Method)]
+REGISTRY = Registry([cls for cls in _imported if cls is not Method])
 
 
 def names() -> list[str]:
