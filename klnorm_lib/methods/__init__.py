@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klnorm_lib.methods.contract import Method, Report, apply, auxiliary_loss
+from klnorm_lib.methods.contract.method import Method, Report, apply, auxiliary_loss
 from klnorm_lib.methods.loading import load
 from klnorm_lib.methods.registry import PLAIN, REGISTRY, build, from_dict, names, recorded_fields, to_dict
 from klnorm_lib.methods.together import Together

@@ -6,50 +6,21 @@ r"""A penalty on the encoder's distance from the parameters that it had before t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from klnorm_lib.methods.contract import add_module
+from klnorm_lib.methods.contract.undo import add_module
 from klnorm_lib.methods.head import BeforeHead
 from klnorm_lib.methods.penalty import PenaltyLayer
 from klnorm_lib.methods.schedule import Schedule
-from klnorm_lib.sites.walk import encoder_of, join, places
+from klnorm_lib.sites.walk import encoder_of, places
 
 _LOST = (
     "this model was loaded with its trained weights, and the pretrained ones that {name} needs are not saved with "
     "it. It predicts as it is. To train on: build the pretrained model, apply the method to it, and then "
     "model.load_state_dict(loaded.state_dict())"
 )
-
-
-@dataclass(frozen=True)
-class Named:
-    """A trainable parameter of the encoder under the name that it has there, peft's wrappers left out."""
-
-    name: str
-    parameter: nn.Parameter
-
-
-def pretrained_parameters(model: nn.Module, why: str) -> list[Named]:
-    """The trainable parameters of the encoder, each once, its pooler left out.
-
-    Left out are frozen ones, which are where they were, adapters and layers of other methods, which were not
-    pretrained, and a pooler: many checkpoints have none, so that it is a fresh draw, and a language model's loss does
-    not depend on it. Raises ``ValueError`` when none is left, saying ``why`` that is of no use.
-    """
-    encoder = encoder_of(model)
-    found: dict[int, Named] = {}
-    for place in places(encoder):
-        if place.role.split(".")[0] == "pooler":
-            continue
-        for name, parameter in place.module.named_parameters(recurse=False):
-            if parameter.requires_grad:
-                found.setdefault(id(parameter), Named(join(place.role, name), parameter))
-    if not found:
-        raise ValueError(f"no parameter of the encoder of {type(model).__name__} trains, as under LoRA; {why}")
-    return list(found.values())
 
 
 def head_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -131,7 +102,7 @@ class Anchor(PenaltyLayer):
             )
 
 
-def hang(model: nn.Module, name: str, anchor: Anchor) -> None:
+def attach(model: nn.Module, name: str, anchor: Anchor) -> None:
     """Put ``anchor`` into ``model``, on its mode."""
     add_module(model, name, anchor.train(model.training))
 

@@ -29,8 +29,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from klnorm_lib.methods.anchor import Named, pretrained_parameters
-from klnorm_lib.methods.contract import TRAINING_ONLY, Method, add_module, undo_later
+from klnorm_lib.methods.contract.method import TRAINING_ONLY, Method
+from klnorm_lib.methods.contract.undo import add_module, undo_later
+from klnorm_lib.methods.origin import check_tensors
+from klnorm_lib.sites.parameters import Named, pretrained_parameters
 from klnorm_lib.sites.walk import encoder_of, unwrap
 
 _LAYER = re.compile(r"(?:.+\.)?layers?\.\d+(?=\.)")
@@ -93,13 +95,8 @@ class ChildTuning(Method):
                 "training rows with labels, then apply it"
             )
         found = in_layers(model)
-        strange = [e.name for e in found if e.name not in self.kept or self.kept[e.name].shape != e.parameter.shape]
-        if strange or len(found) < len(self.kept):
-            names = ", ".join((strange or sorted(set(self.kept) - {each.name for each in found}))[:4])
-            raise ValueError(
-                f"the mask does not fit this model at {names}: it was made for another model, or parameters were "
-                "frozen in between; call prepare with the model that is to be trained, as it is to be trained"
-            )
+        advice = "Call prepare with the model that is to be trained, with the same parameters frozen"
+        check_tensors(found, self.kept, "the mask of ChildTuning", advice, whole=True)
         masks = [self.kept[each.name] for each in found]
         layer = GradientMask([each.parameter for each in found], masks)
         add_module(model, self.name, layer)

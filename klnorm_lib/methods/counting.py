@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klnorm_lib.methods.contract import Method
+from klnorm_lib.methods.contract.method import Method
 
 
 def added_parameters(method: Method | None, width: int, outputs: int = 2) -> int:

@@ -16,7 +16,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from klnorm_lib.methods.contract import Method, drawing
+from klnorm_lib.methods.contract.method import Method, drawing
+from klnorm_lib.methods.contract.undo import Undo, undo_on_error
 from klnorm_lib.probes import rates as measured
 from klnorm_lib.sites import Site, dropout_sites, encoder_of
 
@@ -97,21 +98,14 @@ class Dropout(Method):
         """
         sites = dropout_sites(model)
         wanted = self._wanted(sites)
-        before = {rate: rate.get() for name in wanted for rate in sites[name].rates}
         lines = [f"{name}: {sites[name].get():g} -> {p:g}" for name, p in wanted.items()]
-        undo = model.__dict__.get("_klnorm_undo")
-        _refuse_taken(sites, wanted, undo or [])
-        if undo is not None:  # inside apply(): a method that fails after this one takes the rates back as well
-            undo += [(rate.module, rate.attribute, old) for rate, old in before.items()]
-        try:
+        with undo_on_error(model) as undo:
+            _refuse_taken(sites, wanted, undo)
             for name, p in wanted.items():
-                sites[name].set(p)
+                for rate in sites[name].rates:
+                    undo.set(rate.module, rate.attribute, p)
             if not any(parameter.is_meta for parameter in encoder_of(model).parameters()):
                 _check(model, wanted, self.noise)
-        except Exception:
-            for rate, old in before.items():
-                rate.set(old)
-            raise
         return lines
 
     def _wanted(self, sites: Mapping[str, Site]) -> dict[str, float]:
@@ -123,10 +117,9 @@ class Dropout(Method):
         return {name: self.rates[name] for name in sites if name in self.rates}
 
 
-def _refuse_taken(sites: Mapping[str, Site], wanted: Mapping[str, float], undo: list[tuple]) -> None:
+def _refuse_taken(sites: Mapping[str, Site], wanted: Mapping[str, float], undo: Undo) -> None:
     """Raise ``ValueError`` when a method before this one, in the same ``apply``, set a rate of these sites."""
-    done = {(id(step[0]), step[1]) for step in undo if len(step) == 3}
-    taken = [name for name in wanted if any((id(r.module), r.attribute) in done for r in sites[name].rates)]
+    taken = [name for name in wanted if any(undo.has_set(r.module, r.attribute) for r in sites[name].rates)]
     if taken:
         raise ValueError(
             f"two methods set the dropout rate of {', '.join(taken[:6])}{' ...' if len(taken) > 6 else ''}; "

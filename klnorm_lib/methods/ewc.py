@@ -16,15 +16,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from klnorm_lib.methods.anchor import Anchor, Named, hang, pretrained_parameters
-from klnorm_lib.methods.contract import TRAINING_ONLY, Method
+from klnorm_lib.methods import anchor
+from klnorm_lib.methods.anchor import Anchor
+from klnorm_lib.methods.contract.method import TRAINING_ONLY, Method
+from klnorm_lib.methods.origin import check_tensors, check_weights, named_origin
 from klnorm_lib.methods.penalty import check_strengths
-from klnorm_lib.sites.walk import unwrap
+from klnorm_lib.sites.parameters import Named, pretrained_parameters
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,7 @@ class EWC(Method):
         """The method with the name of the model's own encoder where no Fisher is named."""
         if self.fisher is not None:
             return self
-        name, _ = _origin(model)
-        if not name:
-            raise ValueError(
-                "the model does not say which weights it was made from, so no Fisher information can be looked up; "
-                "make it with `klnorm fisher --model FOLDER --text CORPUS` and apply EWC(fisher=FILE)"
-            )
-        return dataclasses.replace(self, fisher=name)
+        return dataclasses.replace(self, fisher=named_origin(model, "apply EWC(fisher=FILE)"))
 
     def attach(self, model: nn.Module) -> list[str]:
         """Keep the encoder's weights and penalise, in training, each one's distance by its Fisher information."""
@@ -85,17 +80,17 @@ class EWC(Method):
         found = pretrained_parameters(model, "frozen weights are the pretrained ones already, leave EWC out")
         source = self.resolved(model).fisher
         fisher, provenance = load_fisher(source)
-        _check_origin(model, source, provenance)
+        check_weights(model, source, provenance)
         weights = normalised(found, fisher, model.base_model_prefix, source)
         parameters = [each.parameter for each in found]
-        hang(model, self.name, Anchor("EWC", self.strength, parameters, weights))
+        anchor.attach(model, self.name, Anchor("EWC", self.strength, parameters, weights))
         count = sum(parameter.numel() for parameter in parameters)
         seen = f" ({provenance['sequences']:,} sequences)" if "sequences" in provenance else ""
         return [f"strength = {self.strength:g} on {count:,} parameters of the encoder, by the Fisher of {source}{seen}"]
 
     def attach_saved(self, model: nn.Module) -> list[str]:
         """Mark ``model`` as one whose start is not known; no Fisher is looked up."""
-        hang(model, self.name, Anchor("EWC", self.strength))
+        anchor.attach(model, self.name, Anchor("EWC", self.strength))
         return ["the pretrained weights are not in the saved model: it predicts, and raises in training"]
 
 
@@ -107,38 +102,10 @@ def normalised(
     ``fisher``: under the encoder's own names, or with ``prefix.`` before them. Raises ``ValueError`` naming ``source``
     and the parameters that it lacks or has in another shape, or when the mean is zero or not finite.
     """
-    tensors = [fisher.get(each.name, fisher.get(f"{prefix}.{each.name}")) for each in found]
-    lacking = [each.name for each, tensor in zip(found, tensors, strict=True) if tensor is None]
-    if lacking:
-        raise ValueError(
-            f"{source} has no Fisher information of {', '.join(lacking[:4])}{' ...' if len(lacking) > 4 else ''}; was "
-            "it made from another encoder? Freeze what is not to be penalised (requires_grad_(False)) before apply()"
-        )
-    for each, tensor in zip(found, tensors, strict=True):
-        if tensor.shape != each.parameter.shape:
-            raise ValueError(
-                f"{source} has {each.name} in the shape {tuple(tensor.shape)}, the model in "
-                f"{tuple(each.parameter.shape)}: it was made from another encoder"
-            )
+    own = {name.removeprefix(f"{prefix}."): tensor for name, tensor in fisher.items()}
+    check_tensors(found, own, source, "Freeze what is not to be penalised (requires_grad_(False)) before apply()")
+    tensors = [own[each.name] for each in found]
     mean = sum(t.double().sum().item() for t in tensors) / sum(t.numel() for t in tensors)
     if not 0.0 < mean < float("inf"):
         raise ValueError(f"the Fisher information of {source} has the mean {mean}, by which nothing can be weighed")
     return [(t.double() / mean).to(torch.float32) for t in tensors]
-
-
-def _origin(model: nn.Module) -> tuple[str | None, str | None]:
-    """Name and sha256 of the weights that the model was loaded from, as far as it says."""
-    source = getattr(unwrap(model), "klnorm_source", None)
-    if source is not None:
-        return source.name, source.sha256
-    return getattr(unwrap(model).config, "_name_or_path", None) or None, None
-
-
-def _check_origin(model: nn.Module, source: str, provenance: Mapping[str, Any]) -> None:
-    name, sha256 = _origin(model)
-    made_of = provenance.get("sha256")
-    if source == name and sha256 and made_of and sha256 != made_of:
-        raise ValueError(
-            f"the Fisher information of {source} was made from other weights (sha256 {made_of[:12]}) than this model's "
-            f"({sha256[:12]}); make it of these with `klnorm fisher --model {source} --text CORPUS` and name the file"
-        )

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from klnorm_lib.methods.contract.undo import undo_on_error
 from klnorm_lib.methods.dropout import Dropout
 from klnorm_lib.methods.gaussian_noise import noisy, redirected
 from klnorm_lib.sites import Site, dropout_sites
@@ -49,18 +50,10 @@ class GaussianDropout(Dropout):
         """Put the noise in place of dropout at the sites, set the rates, and measure that both took."""
         sites = dropout_sites(model)
         changes = [change for name in self._wanted(sites) for change in _changes(sites[name])]
-        before = [(owner, attribute, getattr(owner, attribute)) for owner, attribute, _ in changes]
-        undo = model.__dict__.get("_klnorm_undo")
-        if undo is not None:  # inside apply(): a method that fails after this one takes the noise back as well
-            undo += before
-        try:
+        with undo_on_error(model) as undo:
             for change in changes:
-                setattr(*change)
+                undo.set(*change)
             return [f"{line}, Gaussian" for line in super().attach(model)]
-        except Exception:
-            for old in reversed(before):
-                setattr(*old)
-            raise
 
 
 def _changes(site: Site) -> list[tuple[nn.Module, str, object]]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from klnorm_lib.functional.noise import gaussian_dropout
-from klnorm_lib.methods.contract import rebuild
+from klnorm_lib.methods.contract.model_class import rebuild
 
 ATTENTION = "klnorm_gaussian"
 _UNDERSTOOD = ("eager", "sdpa")  # whose masks `gaussian_attention` can read
@@ -44,6 +44,10 @@ class GaussianConfig:
 
     def __init__(self, config: Any) -> None:
         self.own = config
+
+    def __setstate__(self, state: dict) -> None:
+        _register()  # unpickled in a process where no method was applied
+        self.__dict__.update(state)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "own":  # copying and pickling ask before there is a config
@@ -74,13 +78,17 @@ def _own_function(module: nn.Module):
     return ALL_ATTENTION_FUNCTIONS.get_interface(module.config.own._attn_implementation, eager)
 
 
+def _register() -> None:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, gaussian_attention)
+
+
 def redirected(module: nn.Module) -> GaussianConfig | None:
     """The config with which ``module`` calls :func:`gaussian_attention`; None if it is no module that could.
 
     Raises ``ValueError`` for an attention implementation whose masks are not understood.
     """
-    from transformers import AttentionInterface
-
     if not hasattr(sys.modules[type(module).__module__], "eager_attention_forward") or not hasattr(module, "config"):
         return None
     if isinstance(module.config, GaussianConfig):
@@ -90,5 +98,5 @@ def redirected(module: nn.Module) -> GaussianConfig | None:
             f"attn_implementation={module.config._attn_implementation!r} hides its weights from Gaussian dropout; "
             f"load the model with one of {', '.join(_UNDERSTOOD)}"
         )
-    AttentionInterface.register(ATTENTION, gaussian_attention)
+    _register()
     return GaussianConfig(module.config)

@@ -22,11 +22,12 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from klnorm_lib.methods import rate_rules
-from klnorm_lib.methods.contract import Method, whole_numbers
+from klnorm_lib.methods.contract.method import Method, whole_numbers
 from klnorm_lib.methods.dropout import Dropout
+from klnorm_lib.methods.origin import check_weights, named_origin
 from klnorm_lib.sites import dropout_sites
 from klnorm_lib.sites.scores import AGGREGATIONS, site_scores
-from klnorm_lib.sites.walk import encoder_of, unwrap
+from klnorm_lib.sites.walk import encoder_of
 
 TASK = "task"
 
@@ -134,20 +135,9 @@ class GuidedDropout(Method):
             # a path means nothing elsewhere
             told = Path(self.fisher).name if Path(self.fisher).is_file() else self.fisher
             return dataclasses.replace(self, fisher=told).with_rates_from(_table(self.fisher))
-        name, sha256 = _origin(model)
-        if not name:
-            raise ValueError(
-                "the model does not say which weights it was made from, so no Fisher table can be looked up; name one "
-                "(GuidedDropout(fisher=NAME_OR_FILE)), or make one with `klnorm fisher --model FOLDER --text CORPUS`"
-            )
+        name = named_origin(model, "name a table, GuidedDropout(fisher=NAME_OR_FILE)")
         table = _table(name)
-        made_of = getattr(table, "provenance", {}).get("sha256")
-        if sha256 and made_of and sha256 != made_of:
-            raise ValueError(
-                f"the Fisher table of {name} was made from other weights (sha256 {made_of[:12]}) than this model's "
-                f"({sha256[:12]}); use it all the same with GuidedDropout(fisher={name!r}), or make one of these "
-                f"weights with `klnorm fisher --model {name} --text CORPUS`"
-            )
+        check_weights(model, name, table.provenance, f", or use this one with GuidedDropout(fisher={name!r})")
         return dataclasses.replace(self, fisher=name).with_rates_from(table)
 
     def attach(self, model: nn.Module) -> list[str]:
@@ -179,14 +169,6 @@ def _told(fisher: Mapping[str, Any]) -> str | None:
     """Name of the encoder that a table was made from; tensors do not tell."""
     provenance = getattr(fisher, "provenance", None) or {}
     return provenance.get("model")
-
-
-def _origin(model: nn.Module) -> tuple[str | None, str | None]:
-    """Name and sha256 of the weights that the model was loaded from, as far as it says."""
-    source = getattr(unwrap(model), "klnorm_source", None)
-    if source is not None:
-        return source.name, source.sha256
-    return getattr(unwrap(model).config, "_name_or_path", None) or None, None
 
 
 def _of_encoder(model: nn.Module, fisher: Mapping[str, Tensor]) -> dict[str, Tensor]:

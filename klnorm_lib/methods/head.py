@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from klnorm_lib.methods.contract import replace_module
+from klnorm_lib.methods.contract.undo import replace_module
 from klnorm_lib.sites import classifier_path
 
 

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from klnorm_lib import functional
-from klnorm_lib.methods.contract import Method, replace_module, whole_numbers
+from klnorm_lib.methods.contract.method import Method, whole_numbers
+from klnorm_lib.methods.contract.undo import replace_module
 from klnorm_lib.methods.head import insert_before_head
 from klnorm_lib.methods.heads import GaussianHeads
 from klnorm_lib.methods.penalty import PenaltyLayer

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from klnorm_lib.methods.anchor import Anchor, hang, head_parameters, pretrained_parameters
-from klnorm_lib.methods.contract import TRAINING_ONLY, Method
+from klnorm_lib.methods import anchor
+from klnorm_lib.methods.anchor import Anchor, head_parameters
+from klnorm_lib.methods.contract.method import TRAINING_ONLY, Method
 from klnorm_lib.methods.penalty import check_strengths
+from klnorm_lib.sites.parameters import pretrained_parameters
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,13 @@ class L2SP(Method):
         found = pretrained_parameters(model, "frozen weights are the pretrained ones already, leave L2SP out")
         head = head_parameters(model) if self.beta else []
         parameters = [each.parameter for each in found]
-        hang(model, self.name, Anchor("L2SP", self.alpha, parameters, beta=self.beta, head=head))
+        anchor.attach(model, self.name, Anchor("L2SP", self.alpha, parameters, beta=self.beta, head=head))
         lines = [f"alpha = {self.alpha:g} on {_count(parameters)} parameters of the encoder"]
         return lines + ([f"beta = {self.beta:g} on {_count(head)} parameters of the head"] if head else [])
 
     def attach_saved(self, model: nn.Module) -> list[str]:
         """Mark ``model`` as one whose start is not known."""
-        hang(model, self.name, Anchor("L2SP", self.alpha))
+        anchor.attach(model, self.name, Anchor("L2SP", self.alpha))
         return ["the pretrained weights are not in the saved model: it predicts, and raises in training"]
 
 

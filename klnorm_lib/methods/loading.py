@@ -7,7 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from klnorm_lib.methods.contract import CONFIG_KEY, FORMAT, apply_saved, save_methods_with
+from klnorm_lib.methods.contract.method import apply_saved
+from klnorm_lib.methods.contract.model_class import CONFIG_KEY, FORMAT, save_methods_with
 from klnorm_lib.methods.registry import from_dict
 
 

@@ -19,7 +19,9 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from klnorm_lib.methods.contract import Method, drawing, rebuild, replace_module
+from klnorm_lib.methods.contract.method import Method, drawing
+from klnorm_lib.methods.contract.model_class import rebuild
+from klnorm_lib.methods.contract.undo import replace_module
 from klnorm_lib.sites.walk import encoder_of, places
 
 DEFAULT_P = 0.7

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from klnorm_lib.methods.contract import Method, whole_numbers
+from klnorm_lib.methods.contract.method import Method, whole_numbers
 from klnorm_lib.methods.head import insert_before_head
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from klnorm_lib import functional
-from klnorm_lib.methods.contract import Method, whole_numbers
+from klnorm_lib.methods.contract.method import Method, whole_numbers
 from klnorm_lib.methods.head import insert_before_head
 from klnorm_lib.methods.standardiser import Standardiser
 

@@ -15,16 +15,8 @@ _NO_LOSS = (
 )
 
 
-class Comparison(PenaltyLayer):
-    """A layer that has the model run twice in training, and weighs the difference of the two predictions."""
-
-    def compare(self, first: Tensor, second: Tensor) -> Tensor:
-        """The weighted penalty, (), of the logits of the two passes, each (batch, outputs)."""
-        raise TypeError(f"{type(self).__name__} does not say how it compares two passes; define compare(first, second)")
-
-
 def twice(
-    layers: Sequence[Comparison],
+    layers: Sequence[PenaltyLayer],
     first: tuple[object, Tensor | None],
     one_pass: Callable[[], tuple[object, Tensor | None]],
     has_labels: bool,

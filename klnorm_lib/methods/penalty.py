@@ -34,7 +34,8 @@ class PenaltyLayer(nn.Module):
     """
 
     added_by_klnorm = True
-    samples = 1
+    samples = 1  # rows that the layer makes of each in training; the labels are repeated
+    second_pass = False  # whether the model runs twice in training, for :meth:`compare`
 
     def __init__(self, schedule: Schedule, keep_step: bool = True) -> None:
         super().__init__()
@@ -54,6 +55,10 @@ class PenaltyLayer(nn.Module):
         self.penalties, self._open = [], True
         self._repeats = min(samples, self.samples) if samples > 1 else 1
         self._grad_expected, self._positions = grad_expected, positions
+
+    def compare(self, first: Tensor, second: Tensor) -> Tensor:
+        """The weighted penalty, (), of the logits of two passes, each (batch, outputs); for a ``second_pass``."""
+        raise TypeError(f"{type(self).__name__} does not say how it compares two passes; define compare(first, second)")
 
     def leave(self) -> None:
         """Close it: a recomputation during backward neither penalises twice nor updates statistics twice.

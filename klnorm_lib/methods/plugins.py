@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import metadata
 
-from klnorm_lib.methods.contract import Method
+from klnorm_lib.methods.contract.method import Method
 from klnorm_lib.methods.together import PLUS
 
 GROUP = "klnorm_lib.methods"

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from klnorm_lib.methods.contract import TRAINING_ONLY, Method, add_module
-from klnorm_lib.methods.passes import Comparison
-from klnorm_lib.methods.penalty import check_strengths
+from klnorm_lib.methods.contract.method import TRAINING_ONLY, Method
+from klnorm_lib.methods.contract.undo import add_module
+from klnorm_lib.methods.penalty import PenaltyLayer, check_strengths
 from klnorm_lib.methods.schedule import Schedule
 
 REGRESSION, MULTI_LABEL = "regression", "multi_label_classification"
@@ -62,8 +62,10 @@ class RDrop(Method):
         return [f"two passes in training, alpha = {self.alpha:g}"]
 
 
-class RDropLayer(Comparison):
-    """Weighs the divergence of two passes; holds neither parameters nor anything to be saved."""
+class RDropLayer(PenaltyLayer):
+    """Weighs the divergence of two passes; has neither parameters nor anything to be saved."""
+
+    second_pass = True
 
     def __init__(self, alpha: float, config) -> None:
         super().__init__(Schedule("constant", alpha), keep_step=False)

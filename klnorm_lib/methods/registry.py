@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 from typing import Any
 
-from klnorm_lib.methods.contract import Method
+from klnorm_lib.methods.contract.method import Method
 from klnorm_lib.methods.plugins import PLAIN, Registry
 from klnorm_lib.methods.together import PLUS, Together, shares
 

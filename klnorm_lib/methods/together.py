@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from klnorm_lib.methods.contract import Method
+from klnorm_lib.methods.contract.method import Method
 
 PLUS = "+"
 

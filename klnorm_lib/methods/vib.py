@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from klnorm_lib import functional
-from klnorm_lib.methods.contract import Method, whole_numbers
+from klnorm_lib.methods.contract.method import Method, whole_numbers
 from klnorm_lib.methods.head import insert_before_head
 from klnorm_lib.methods.penalty import PenaltyLayer
 from klnorm_lib.methods.schedule import Schedule

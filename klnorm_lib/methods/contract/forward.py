@@ -1,0 +1,114 @@
+"""The forward of a changed model: passes, the penalty in ``outputs.loss``, and a watch that it is not lost."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from klnorm_lib.methods.passes import loss_and_logits, twice
+from klnorm_lib.methods.penalty import Penalty, PenaltyLayer
+from klnorm_lib.sites.positions import real_positions
+
+
+def penalty_layers(model: nn.Module) -> list[PenaltyLayer]:
+    """The layers of ``model`` that have a penalty."""
+    return [m for m in model.modules() if isinstance(m, PenaltyLayer)]
+
+
+def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.BoundArguments):
+    """The outputs of ``base_forward``, called with ``given``, with the penalty in their loss."""
+    layers = penalty_layers(model)
+    as_tuple = _name_outputs(model, given)
+    mask, labels = given.arguments.get("attention_mask"), given.arguments.get("labels")
+    samples = 1
+    if labels is not None and model.training:
+        samples = max((layer.samples for layer in layers), default=1)
+    if samples > 1:
+        given.arguments["labels"] = torch.cat([labels] * samples)
+    model._klnorm_pending = False  # the graph of the forward before is gone
+
+    def one_pass():
+        for layer in layers:
+            layer.enter(samples, torch.is_grad_enabled(), functools.partial(real_positions, model.config, mask))
+        try:
+            outputs = base_forward(*given.args, **given.kwargs)
+            penalties = [p for layer in layers for p in layer.penalties]
+        finally:
+            for layer in layers:
+                layer.leave()
+        total = torch.stack([p.to(penalties[0].device) for p in penalties]).sum() if penalties else None
+        return outputs, total
+
+    outputs, total = one_pass()
+    comparing = [layer for layer in layers if layer.second_pass and model.training]
+    if comparing:
+        outputs, total = twice(comparing, (outputs, total), one_pass, labels is not None, samples)
+    outputs = _attach_penalty(model, outputs, total, labels is not None, samples)
+    return outputs.to_tuple() if as_tuple and not isinstance(outputs, tuple) else outputs
+
+
+def _name_outputs(model: nn.Module, given: inspect.BoundArguments) -> bool:
+    """Make the model name its outputs, since in a tuple the loss looks like the logits; whether a tuple was wanted."""
+    parameters = given.signature.parameters
+    anything = next((name for name, p in parameters.items() if p.kind is p.VAR_KEYWORD), None)
+    others = given.arguments.get(anything, {})
+    by_name = given.arguments.get("return_dict", others.get("return_dict"))
+    as_tuple = not (getattr(model.config, "return_dict", True) if by_name is None else by_name)
+    if as_tuple and "return_dict" in parameters:
+        given.arguments["return_dict"] = True
+    elif as_tuple and anything is not None:
+        given.arguments[anything] = {**others, "return_dict": True}
+    return as_tuple
+
+
+def _attach_penalty(model: nn.Module, outputs, total: Tensor | None, has_labels: bool, samples: int):
+    is_tuple = isinstance(outputs, tuple)
+    loss, logits = loss_and_logits(outputs, has_labels)
+    if total is None:
+        total = torch.zeros((), device=next(model.parameters()).device)
+    elif model.training:
+        loss = None if loss is None else loss + total
+        if total.requires_grad and not torch.compiler.is_compiling():
+            _watch(model, logits, loss)
+    if samples > 1:
+        logits = logits.unflatten(0, (samples, -1)).mean(0)
+    model._klnorm_auxiliary = Penalty.wrap(total)
+    if is_tuple:
+        rest = outputs[1 + int(has_labels) :]
+        return (loss, logits, *rest) if has_labels else (logits, *rest)
+    if loss is not None:
+        outputs["loss"] = loss
+    if samples > 1:
+        outputs["logits"] = logits
+    return outputs
+
+
+_LOST = (
+    "the penalty of the last training forward reached no loss: a loss was computed from the logits (by a "
+    "compute_loss_func, label_smoothing_factor or code of your own) without outputs.loss. Use outputs.loss, or add "
+    "klnorm_lib.auxiliary_loss(model) to your own loss"
+)
+
+
+def _watch(model: nn.Module, logits: Tensor | None, loss: Tensor | None) -> None:
+    """Raise as soon as a gradient comes back through logits whose penalty neither was read nor is in it."""
+    if logits is None or not logits.requires_grad:
+        return
+    model._klnorm_pending = True
+
+    def found(gradient: Tensor) -> None:
+        model._klnorm_pending = False
+
+    def check(gradient: Tensor) -> None:
+        if model._klnorm_pending:
+            model._klnorm_pending = False
+            raise RuntimeError(_LOST)
+
+    # Autograd reaches the logits last, when all that was computed from them, outputs.loss included, has its gradient.
+    logits.register_hook(check)
+    if loss is not None:
+        loss.register_hook(found)

@@ -1,0 +1,124 @@
+"""The class of a changed model: a subclass of the user's, of the same name, that penalises, saves and pickles."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import nn
+
+from klnorm_lib.methods.contract.forward import penalised_forward
+from klnorm_lib.methods.contract.undo import Undo, replace_module
+from klnorm_lib.sites import unwrap
+
+CONFIG_KEY = "klnorm"
+FORMAT = 1
+
+
+def swap_class(module: nn.Module, subclass_of: Callable[[type], type]) -> None:
+    """Give ``module`` the class that ``subclass_of`` makes of its own."""
+    module.__class__ = subclass_of(type(module))
+
+
+def rebuild(base: type, subclass_of: Callable[[type], type]) -> nn.Module:
+    """An empty module of class ``subclass_of(base)``: what a copy or a pickle of one begins with."""
+    cls = subclass_of(base)
+    return cls.__new__(cls)
+
+
+def _named_like(base: type, cls: type) -> type:
+    # The Trainer, peft and save_pretrained go by the class's name; it must stay the user's.
+    cls.__name__, cls.__qualname__, cls.__module__, cls.__doc__ = (
+        base.__name__,
+        base.__qualname__,
+        base.__module__,
+        base.__doc__,
+    )
+    return cls
+
+
+@functools.cache
+def regularised(base: type) -> type:
+    """The class of a model whose forward adds the penalty and whose ``save_pretrained`` writes the methods down."""
+    if hasattr(base, "_klnorm_methods"):
+        return base  # of a fresh model, made by calling the class of a changed one
+    signature = inspect.signature(base.forward)
+
+    class Regularised(base):
+        accepts_loss_kwargs = False
+        _klnorm_methods = None
+
+        @functools.wraps(base.forward)
+        def forward(self, *args, **kwargs):
+            if self._klnorm_methods is None:
+                return base.forward(self, *args, **kwargs)
+            return penalised_forward(self, base.forward, signature.bind_partial(self, *args, **kwargs))
+
+        @functools.wraps(base.save_pretrained)
+        def save_pretrained(self, *args, **kwargs):
+            if self._klnorm_methods is None:
+                return base.save_pretrained(self, *args, **kwargs)
+            with _methods_in_config(self.config, self._klnorm_methods):
+                return base.save_pretrained(self, *args, **kwargs)
+
+        def __reduce_ex__(self, protocol):
+            # The auxiliary loss carries a graph, which neither copy nor pickle can take along.
+            return rebuild, (base, regularised), self.__dict__ | {"_klnorm_auxiliary": None}
+
+    return _named_like(base, Regularised)
+
+
+@functools.cache
+def saving_methods(base: type) -> type:
+    """The class of a peft model that writes the methods of the model inside down beside its adapter."""
+
+    class SavingMethods(base):
+        @functools.wraps(base.save_pretrained)
+        def save_pretrained(self, save_directory, *args, **kwargs):
+            result = base.save_pretrained(self, save_directory, *args, **kwargs)
+            inner = unwrap(self)
+            with _methods_in_config(inner.config, inner._klnorm_methods):
+                inner.config.architectures = [type(inner).__name__]
+                inner.config.save_pretrained(save_directory)
+            return result
+
+        def __reduce_ex__(self, protocol):
+            return rebuild, (base, saving_methods), self.__dict__
+
+    return _named_like(base, SavingMethods)
+
+
+@contextmanager
+def _methods_in_config(config, methods: Sequence) -> Iterator[None]:
+    # Only while saving: a config object may be shared with models that no method was applied to.
+    setattr(config, CONFIG_KEY, {"format": FORMAT, "methods": [copy.deepcopy(m.to_dict()) for m in methods]})
+    try:
+        yield
+    finally:
+        delattr(config, CONFIG_KEY)
+
+
+def keep_in_adapter(peft_model: nn.Module, inner: nn.Module, undo: Undo) -> None:
+    """Make peft train and save the layers that methods added outside ``modules_to_save``."""
+    from peft.utils import ModulesToSaveWrapper
+
+    adapter = peft_model.active_adapter
+    kept = [n for n, m in inner.named_modules() if isinstance(m, ModulesToSaveWrapper)]
+    added = [n for n, m in inner.named_modules() if getattr(m, "added_by_klnorm", False) and m.state_dict()]
+    for path in added:
+        if any(path == k or path.startswith(f"{k}.") for k in kept):
+            continue
+        wrapper = ModulesToSaveWrapper(inner.get_submodule(path), adapter)
+        wrapper.set_adapter(adapter)
+        replace_module(inner, path, wrapper)
+        config = peft_model.peft_config[adapter]
+        undo.set(config, "modules_to_save", sorted({*(config.modules_to_save or ()), path}))
+        kept.append(path)
+
+
+def save_methods_with(peft_model: nn.Module) -> None:
+    """Have ``peft_model.save_pretrained`` write the methods of the model inside down beside the adapter."""
+    swap_class(peft_model, saving_methods)
