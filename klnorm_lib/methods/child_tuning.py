@@ -29,6 +29,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import TRAINING_ONLY, Method
 from klnorm_lib.methods.contract.undo import add_module, undo_later
 from klnorm_lib.methods.origin import check_tensors
@@ -56,7 +57,10 @@ class ChildTuning(Method):
     ``ValueError`` when no weight of the layers trains, as under LoRA, and ``attach`` without ``prepare``.
     """
 
-    keep: float = 0.3
+    keep: float = argument(
+        0.3,
+        "share of the weights of the layers, all layers together, that trains, above 0 and at most 1",
+    )
 
     name: ClassVar[str] = "child_tuning"
     version: ClassVar[int] = 1

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Real
 from typing import ClassVar
 
 from torch import nn
 
+from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import Method, drawing
 from klnorm_lib.methods.contract.undo import Undo, undo_on_error
 from klnorm_lib.probes import rates as measured
@@ -43,8 +44,7 @@ class FrozenRates(dict):
 class Dropout(Method):
     """Set the encoder's dropout rates: ``Dropout(p=0.05)`` at every site, ``Dropout(rates={site: p})`` at those named.
 
-    ``p``: probability, for every site; unused, and None, when ``rates`` is given. ``rates``: site name -> probability;
-    sites that are not named keep theirs. ``klnorm_lib.effective_rates(model)`` lists a model's sites. Dropout of the
+    ``klnorm_lib.effective_rates(model)`` lists a model's sites. Dropout of the
     classifier, pooler dropout and layer-drop are left alone. A rate of 1 is allowed and zeroes the site in training:
     at ``attention_output`` or ``ffn_output`` the residual stream goes on without the block; at ``embeddings`` nothing
     of the input is left.
@@ -58,8 +58,11 @@ class Dropout(Method):
     version: ClassVar[int] = 1
     noise: ClassVar[str] = "bernoulli"
 
-    p: float | None = DEFAULT_P
-    rates: Mapping[str, float] | None = field(default=None)
+    p: float | None = argument(
+        DEFAULT_P,
+        "probability for every site, in [0, 1]; not used, and None, when ``rates`` is given",
+    )
+    rates: Mapping[str, float] | None = argument(None, "site name -> probability; sites that are not named keep theirs")
 
     def __post_init__(self) -> None:
         if self.rates is None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from klnorm_lib.methods import anchor
 from klnorm_lib.methods.anchor import Anchor
+from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import TRAINING_ONLY, Method
 from klnorm_lib.methods.origin import check_tensors, check_weights, named_origin
 from klnorm_lib.methods.penalty import check_strengths
@@ -32,8 +33,7 @@ from klnorm_lib.sites.parameters import Named, pretrained_parameters
 class EWC(Method):
     """Add strength/2 times the Fisher-weighted squared distance of the encoder from its weights at ``apply``.
 
-    ``strength``: lambda, on the scale of ``L2SP(alpha)``. ``fisher``: name of an encoder whose full Fisher tensors ship
-    with the library, or a safetensors file of ``klnorm fisher``; None: those of the model's own encoder. Penalised are
+    Penalised are
     the parameters that ``L2SP`` penalises: the trainable ones of the encoder, its pooler left out, which the loss of a
     language model does not depend on. Head and pooler are not penalised. What else the Fisher names is not used.
 
@@ -47,8 +47,12 @@ class EWC(Method):
     it in another shape, when it is zero everywhere, and when nothing of the encoder trains, as under LoRA.
     """
 
-    strength: float = 0.01
-    fisher: str | None = None
+    strength: float = argument(0.01, "lambda, the weight of the penalty on the scale of ``L2SP(alpha)``, at least 0")
+    fisher: str | None = argument(
+        None,
+        "name of an encoder whose full Fisher tensors ship with the library, or a safetensors file of "
+        "``klnorm fisher``; None: those of the model's own encoder",
+    )
 
     name = "ewc"
     properties = TRAINING_ONLY

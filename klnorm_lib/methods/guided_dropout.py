@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from klnorm_lib.methods import rate_rules
+from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import Method, whole_numbers
 from klnorm_lib.methods.dropout import Dropout
 from klnorm_lib.methods.origin import check_weights, named_origin
@@ -36,13 +37,9 @@ TASK = "task"
 class GuidedDropout(Method):
     """Set every dropout rate of the encoder by the Fisher information of the weights upstream of it.
 
-    ``rates``: site name -> probability, for every site of the model; when given they are used, and the other fields
-    only say how they were made. Otherwise they are made when the method is applied: ``fisher`` names a shipped table
-    or a file of ``klnorm fisher``; None is the table of the model's own encoder; ``"task"`` the Fisher of the task
-    loss on the training rows, which needs :meth:`prepare`. ``rule``, ``p_upper``, ``p_lower``, ``match_mean`` and
-    ``seed`` (of rule ``random``; None: 0) are those of :func:`klnorm_lib.methods.rate_rules.rates_from_scores`,
-    ``aggregation`` that of :func:`klnorm_lib.sites.scores.site_scores`. A model is saved with its rates, so
-    that loading it needs no table.
+    Without ``rates`` they are made when the method is applied, by
+    :func:`klnorm_lib.methods.rate_rules.rates_from_scores` of what :func:`klnorm_lib.sites.scores.site_scores` gives.
+    A model is saved with its rates, so that loading it needs no table.
 
     Raises ``ValueError`` for an unknown rule or aggregation and rates out of range; applying it raises ``ValueError``
     for a model whose sites the rates do not cover, ``FileNotFoundError`` when there is no table, and ``RuntimeError``
@@ -52,14 +49,34 @@ class GuidedDropout(Method):
     name: ClassVar[str] = "guided_dropout"
     version: ClassVar[int] = 1
 
-    rates: Mapping[str, float] | None = field(default=None)
-    fisher: str | None = None
-    rule: str = "rank"
-    p_upper: float = 0.1
-    p_lower: float = 0.0
-    aggregation: str = "tensor_mean"
-    match_mean: float | None = None
-    seed: int | None = None
+    rates: Mapping[str, float] | None = argument(
+        None,
+        "site name -> probability, for every site; when given they are used, and the other arguments only "
+        "say how they were made",
+    )
+    fisher: str | None = argument(
+        None,
+        "a shipped table by its encoder's name, or a file of ``klnorm fisher``; None: the table of the "
+        "model's own encoder; ``task``: the Fisher information of the task's loss on the training rows, "
+        "which needs ``prepare``",
+    )
+    rule: str = argument(
+        "rank",
+        "from scores to rates: ``rank`` (the published one), ``reverse``, ``random``, ``site_type``, "
+        "``linear`` or ``log``",
+    )
+    p_upper: float = argument(0.1, "rate of the least informative site, below 1")
+    p_lower: float = argument(0.0, "rate of the most informative site, at least 0")
+    aggregation: str = argument(
+        "tensor_mean",
+        "from weights to the score of a site: ``tensor_mean`` (the published one), ``mass``: mean over all "
+        "weights upstream of the site, or ``sum``: their sum",
+    )
+    match_mean: float | None = argument(
+        None,
+        "mean rate over the sites to which all rates are scaled, in [0, 1); None: as they are",
+    )
+    seed: int | None = argument(None, "of rule ``random``; None counts as 0, and in a study as the run's own seed")
 
     def __post_init__(self) -> None:
         if self.rates is not None:
@@ -89,11 +106,22 @@ class GuidedDropout(Method):
     def from_fisher(
         cls,
         fisher: Mapping[str, Any] | str | PathLike,
-        p_upper: float = 0.1,
-        p_lower: float = 0.0,
-        rule: str = "rank",
-        aggregation: str = "tensor_mean",
-        match_mean: float | None = None,
+        p_upper: float = argument(0.1, "rate of the least informative site, below 1"),
+        p_lower: float = argument(0.0, "rate of the most informative site, at least 0"),
+        rule: str = argument(
+            "rank",
+            "from scores to rates: ``rank`` (the published one), ``reverse``, ``random``, ``site_type``, "
+            "``linear`` or ``log``",
+        ),
+        aggregation: str = argument(
+            "tensor_mean",
+            "from weights to the score of a site: ``tensor_mean`` (the published one), ``mass``: mean over all "
+            "weights upstream of the site, or ``sum``: their sum",
+        ),
+        match_mean: float | None = argument(
+            None,
+            "mean rate over the sites to which all rates are scaled, in [0, 1); None: as they are",
+        ),
         seed: int = 0,
     ) -> GuidedDropout:
         """The method with its rates made from ``fisher`` now.

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from klnorm_lib import functional
+from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import Method, whole_numbers
 from klnorm_lib.methods.contract.undo import replace_module
 from klnorm_lib.methods.head import insert_before_head
@@ -43,16 +44,11 @@ SIGMA_C = 0.1  # form C starts near the identity; its first KL is stated in the 
 class KLNorm(Method):
     """KL-regularised normalisation before the head, or in place of the encoder's own normalisations.
 
-    ``form``: A, B or C (see the module). ``beta``: weight of the KL, which is summed over features and averaged
-    over the batch (averaging over features would divide beta by the width). ``statistics``: layer, batch, rms or
-    group (``groups`` equal slices). ``placement``: ``pooled``, one layer before the head's last Linear; or
-    ``internal``, every normalisation of the encoder that has an affine part becomes y = b0 + gamma0 * (mu + sigma *
-    x_hat) with the pretrained gamma0, b0 as buffers (``train_base=True``: parameters). ``prior``: standard normal or
-    a learned diagonal one. ``heads``: how mu and sigma read x_hat (forms B and C): diagonal, low-rank of rank
-    ``rank``, or full. ``schedule``: constant, linear or cyclical over ``warmup_steps`` optimiser steps.
-    ``free_bits``: nats below which a feature of an example is not penalised. ``seed``: of the inner low-rank factors.
+    The forms are those of the module. Averaging the KL over features would divide beta by the width. Inside the
+    encoder every normalisation that has an affine part becomes y = b0 + gamma0 * (mu + sigma * x_hat), with the
+    pretrained gamma0 and b0 as buffers, or with ``train_base`` as parameters.
 
-    Inside the encoder ``layer`` means the statistics of the norm that is replaced, so that forms A and B start as the
+    There ``layer`` means the statistics of the norm that is replaced, so that forms A and B start as the
     same function: RMS for an RMSNorm, and for the GroupNorm of a Wav2Vec2 feature extractor each channel over time,
     padded frames included, as the model's own code has it. ``rms`` and ``group`` change norms over the last axis. The
     KL is averaged over an example's real positions: in a feature extractor, frames at the rate of that layer.
@@ -61,20 +57,46 @@ class KLNorm(Method):
     posterior exactly and penalise nothing.
     """
 
-    form: str = "B"
-    beta: float = 1e-3
-    statistics: str = "layer"
-    placement: str = "pooled"
-    prior: str = "standard_normal"
-    heads: str = "low_rank"
-    rank: int = 16
-    schedule: str = "constant"
-    free_bits: float = 0.0
-    groups: int = 8
-    warmup_steps: int = 100
-    train_base: bool = False
-    eps: float = 1e-5
-    seed: int = 0
+    form: str = argument("B", "``A``: static affine; ``B``: input-dependent affine; ``C``: normalise, then sample")
+    beta: float = argument(
+        1e-3,
+        "KL weight, in units of the loss per nat, at least 0; the KL is summed over features and averaged "
+        "over examples",
+    )
+    statistics: str = argument(
+        "layer",
+        "what the activation is standardised by: ``layer``, ``batch``, ``rms`` or ``group``; inside the "
+        "encoder ``layer`` stands for what the replaced normalisation does",
+    )
+    placement: str = argument(
+        "pooled",
+        "``pooled``: one layer before the last linear layer of the head; ``internal``: in place of every "
+        "normalisation of the encoder that has a scale, behind its pretrained scale and shift",
+    )
+    prior: str = argument(
+        "standard_normal",
+        "``standard_normal``, or ``learned_diagonal``: a mean and a standard deviation for each feature",
+    )
+    heads: str = argument(
+        "low_rank",
+        "how mean and standard deviation read the standardised activation in forms B and C: ``diagonal``, "
+        "``low_rank`` or ``full``",
+    )
+    rank: int = argument(16, "rank of the low-rank heads, at least 1")
+    schedule: str = argument(
+        "constant",
+        "of beta: ``constant``, ``linear`` or ``cyclical``; the last two need ``report.callbacks`` or "
+        "``report.step()``",
+    )
+    free_bits: float = argument(0.0, "nats below which a feature of an example is not penalised, at least 0")
+    groups: int = argument(8, "number of slices with ``statistics='group'``; must divide the width")
+    warmup_steps: int = argument(100, "optimiser steps in which beta rises, where the schedule is not constant")
+    train_base: bool = argument(False, "with ``placement='internal'``: whether the pretrained scale and shift train on")
+    eps: float = argument(
+        1e-5,
+        "added to the variance before the root is taken, above 0; inside the encoder each layer keeps its own",
+    )
+    seed: int = argument(0, "of the random factors of low-rank heads")
 
     name = "klnorm"
 

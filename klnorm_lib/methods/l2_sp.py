@@ -18,6 +18,7 @@ from torch import nn
 
 from klnorm_lib.methods import anchor
 from klnorm_lib.methods.anchor import Anchor, head_parameters
+from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import TRAINING_ONLY, Method
 from klnorm_lib.methods.penalty import check_strengths
 from klnorm_lib.sites.parameters import pretrained_parameters
@@ -27,11 +28,9 @@ from klnorm_lib.sites.parameters import pretrained_parameters
 class L2SP(Method):
     """Add alpha/2 times the squared distance of the encoder from its weights at ``apply`` to the training loss.
 
-    ``alpha``: weight of the penalty on the encoder's trainable parameters, embeddings, biases and normalisations
-    included. ``beta``: strength of a plain L2 penalty on the head, which has nothing to go back to; it counts the
-    pooler to the head, and does not reach layers that later methods of the same ``apply`` put there. Both are sums,
-    not means, so their scale depends on the size of the encoder. A parameter that is frozen when the method is applied
-    is not penalised if it trains later.
+    The head has nothing to go back to; its penalty does not reach layers that later methods of the same ``apply`` put
+    there. Both penalties are sums over parameters, not means, so their scale depends on the size of the encoder. A
+    parameter that is frozen when the method is applied is not penalised if it trains later.
 
     The penalty joins the loss, so under Adam its gradient is rescaled with the rest, unlike AdamW's decoupled decay.
     The pretrained weights are kept as buffers, in the parameters' dtype, and are not saved: a model that ``load`` gives
@@ -41,8 +40,15 @@ class L2SP(Method):
     ``attach`` raises ``ValueError`` when nothing of the encoder trains, as under LoRA.
     """
 
-    alpha: float = 0.01
-    beta: float = 0.0
+    alpha: float = argument(
+        0.01,
+        "weight of the penalty on the encoder's distance from its start, at least 0; embeddings, biases and "
+        "normalisations are included",
+    )
+    beta: float = argument(
+        0.0,
+        "weight of the penalty on the head's distance from zero, at least 0; the pooler counts as head",
+    )
 
     name = "l2_sp"
     properties = TRAINING_ONLY

@@ -19,6 +19,7 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
+from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import Method, drawing
 from klnorm_lib.methods.contract.model_class import rebuild
 from klnorm_lib.methods.contract.undo import replace_module
@@ -31,7 +32,7 @@ DEFAULT_P = 0.7
 class Mixout(Method):
     """Mix the weights of the encoder's trainable linear layers with those that they had when it was applied.
 
-    ``p``: probability that an input feature of a layer meets its pretrained weights. Taken are all linear layers of
+    Taken are all linear layers of
     the encoder, a pooler included where the model counts it as part of the encoder. Left alone are the head, which
     has no pretrained value to go back to, and embeddings, biases and normalisations, which have no input neurons to
     draw. A fresh mask is drawn from torch's global generator for every layer and forward pass (a recomputed one is
@@ -42,7 +43,10 @@ class Mixout(Method):
     the encoder has no linear layer, or none that trains, as under LoRA.
     """
 
-    p: float = DEFAULT_P
+    p: float = argument(
+        DEFAULT_P,
+        "probability that an input feature of a layer meets its pretrained weights, at least 0 and below 1",
+    )
 
     name = "mixout"
 

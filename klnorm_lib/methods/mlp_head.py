@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import Method, whole_numbers
 from klnorm_lib.methods.head import insert_before_head
 
@@ -21,8 +22,8 @@ class MLPHead(Method):
     Raises ``ValueError`` for a rank below 1.
     """
 
-    rank: int = 16
-    seed: int = 0
+    rank: int = argument(16, "half the hidden width, at least 1; the size is that of ``KLNorm(rank=rank)``")
+    seed: int = argument(0, "of the first matrix of the network; the second starts at zero")
 
     name = "mlp_head"
     properties = frozenset({"identity_at_init", "deterministic", "batch_invariant"})

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from klnorm_lib import functional
+from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import Method, whole_numbers
 from klnorm_lib.methods.head import insert_before_head
 from klnorm_lib.methods.standardiser import Standardiser
@@ -21,13 +22,12 @@ from klnorm_lib.methods.standardiser import Standardiser
 class NormHead(Method):
     """Normalisation with affine part before the head's last Linear.
 
-    ``kind``: layer, batch, rms or group; ``groups``: slices of the group kind (must divide the width).
     Raises ``ValueError`` for another kind, groups below 1, or eps not positive.
     """
 
-    kind: str = "layer"
-    groups: int = 8
-    eps: float = 1e-5
+    kind: str = argument("layer", "``layer``, ``batch``, ``rms`` or ``group``")
+    groups: int = argument(8, "number of slices of the group kind; must divide the width")
+    eps: float = argument(1e-5, "added to the variance before the root is taken, above 0")
 
     name = "norm_head"
 

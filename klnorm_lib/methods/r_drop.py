@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import TRAINING_ONLY, Method
 from klnorm_lib.methods.contract.undo import add_module
 from klnorm_lib.methods.penalty import PenaltyLayer, check_strengths
@@ -29,8 +30,7 @@ REGRESSION, MULTI_LABEL = "regression", "multi_label_classification"
 class RDrop(Method):
     """Run every training batch twice and penalise ``alpha`` times the divergence of the two predictions.
 
-    ``alpha``: weight of the symmetric KL divergence (nats, averaged over the batch), or, in regression, of the squared
-    difference. Training needs labels in the model's call. The outputs are those of the first pass, with the loss of
+    Training needs labels in the model's call. The outputs are those of the first pass, with the loss of
     both. Penalties of other methods are averaged over the passes. In evaluation there is one pass and no penalty. With
     all dropout at rate 0, and no other draws, both passes agree and nothing but the time is added.
 
@@ -39,7 +39,10 @@ class RDrop(Method):
     (batch, outputs) raises ``ValueError``, and a loss computed from the logits without labels ``RuntimeError``.
     """
 
-    alpha: float = 1.0
+    alpha: float = argument(
+        1.0,
+        "weight of the divergence (nats, mean over the batch; in regression the squared difference), at least 0",
+    )
 
     name = "r_drop"
     properties = TRAINING_ONLY

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from klnorm_lib import functional
+from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import Method, whole_numbers
 from klnorm_lib.methods.head import insert_before_head
 from klnorm_lib.methods.penalty import PenaltyLayer
@@ -24,19 +25,27 @@ from klnorm_lib.methods.schedule import Schedule
 
 @dataclass(frozen=True)
 class VIB(Method):
-    """Information bottleneck of width ``bottleneck``; cross-entropy averaged over ``samples`` draws plus beta KL.
+    """Information bottleneck of width ``bottleneck``; cross-entropy, mean over ``samples`` of z, plus beta KL.
 
-    ``schedule`` as in ``KLNorm`` (linear: beta grows over ``warmup_steps`` optimiser steps; the authors' code lets
-    it grow with the epoch). ``seed`` initialises the new layers. Evaluation uses z = mu.
+    Under the linear schedule beta grows with the optimiser steps; the authors' code lets it grow with the epoch.
+    Evaluation uses z = mu.
     Raises ``ValueError`` for a bottleneck or samples below 1, a negative beta or an unknown schedule.
     """
 
-    bottleneck: int = 144
-    beta: float = 1e-5
-    samples: int = 5
-    schedule: str = "linear"
-    warmup_steps: int = 100
-    seed: int = 0
+    bottleneck: int = argument(144, "K, the number of features that are left, at least 1")
+    beta: float = argument(
+        1e-5,
+        "KL weight, in units of the loss per nat, at least 0; the KL is summed over features and averaged "
+        "over examples",
+    )
+    samples: int = argument(5, "samples of z for each example in training, at least 1; the loss is their mean")
+    schedule: str = argument(
+        "linear",
+        "of beta: ``linear``, ``constant`` or ``cyclical``; all but constant need ``report.callbacks`` or "
+        "``report.step()``",
+    )
+    warmup_steps: int = argument(100, "optimiser steps in which beta rises, where the schedule is not constant")
+    seed: int = argument(0, "of all new layers, the classifier among them")
 
     name = "vib"
     properties = frozenset({"mean_preserving"})

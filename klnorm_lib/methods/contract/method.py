@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from klnorm_lib.methods.arguments import describe
 from klnorm_lib.methods.contract.forward import penalty_layers
 from klnorm_lib.methods.contract.model_class import keep_in_adapter, regularised, save_methods_with, swap_class
 from klnorm_lib.methods.contract.undo import undo_on_error
@@ -58,6 +59,10 @@ class Method:
     * ``zero_inference_cost``: a forward in evaluation mode runs the tensor operations of the model before, no other
       ones, in the same order (single numbers apart, such as the penalty's), on as many parameters.
     """
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        describe(cls)
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
