@@ -10,6 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from klnorm_lib.cli import output
 from klnorm_lib.cli.application import app
 from klnorm_lib.cli.completion import mirrored
@@ -41,15 +43,17 @@ def tasks(as_json: output.Json = False) -> None:
 
 @app.command()
 def methods(as_json: output.Json = False) -> None:
-    """List the methods, their hyperparameters and defaults."""
+    """List the methods and their hyperparameters: defaults, what they are, units and ranges."""
     rows = method_rows()
     if as_json:
         output.print_json(rows)
         return
     table = output.table("method", "what it does", "hyperparameters and defaults")
     for row in rows:
-        fields = ", ".join(f"{name}={value!r}" for name, value in row["fields"].items())
-        table.add_row(f"[bold]{row['name']}[/]", row["description"], fields or "–")
+        texts = row.get("texts", {})
+        fields = [f"{k}={v!r}{': ' * (k in texts)}{texts.get(k, '')}" for k, v in row["fields"].items()]
+        description, fields = (escape(text.replace("``", "")) for text in (row["description"], "\n".join(fields)))
+        table.add_row(f"[bold]{row['name']}[/]", description, fields or "–")
     output.show(table)
 
 
@@ -120,8 +124,9 @@ def _rows(spec, folder: Path | None) -> dict[str, int]:
 
 
 def method_rows() -> list[dict[str, Any]]:
-    """Every method: name, one line of its docstring, hyperparameters with their defaults; the baselines last."""
+    """Every method: name, one line of its docstring, hyperparameters with default and text; the baselines last."""
     from klnorm_lib import methods
+    from klnorm_lib.methods.arguments import arguments
     from klnorm_lib.study.fit_protocol import named_fits
     from klnorm_lib.study.plain import to_plain
 
@@ -136,6 +141,7 @@ def method_rows() -> list[dict[str, Any]]:
                 "description": (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " "),
                 "version": cls.version,
                 "fields": {f.name: _default(f) for f in dataclasses.fields(cls)},
+                "texts": {each.name: each.text for each in arguments(cls) if each.text},
             }
         )
     for fit in named_fits():

@@ -1,7 +1,7 @@
 """The evidence of a method's card: paired differences from the packaged records, never typed.
 
-A card holds ``<!-- evidence -->`` ... ``<!-- /evidence -->``; ``python -m klnorm_lib.pages.evidence FOLDER`` fills
-them.
+A card has ``<!-- evidence -->`` ... ``<!-- /evidence -->``, and the same for ``arguments``;
+``python -m klnorm_lib.pages.evidence FOLDER`` fills them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 
 from klnorm_lib.figures.forest import span
+from klnorm_lib.methods import REGISTRY
+from klnorm_lib.pages import arguments
 from klnorm_lib.pages.outcomes import HALVED, MACHINERY, SECOND, TEST, Outcome, outcomes, over_settings
 from klnorm_lib.study import Record
 from klnorm_lib.sweep.membership import by_study
@@ -106,11 +108,15 @@ VERDICTS = ("better", "worse", "equivalent", "cannot tell")
 
 
 def refresh(card: str, name: str) -> str:
-    """The text of a card with its evidence made anew."""
-    body = evidence(name)
-    return re.sub(
-        r"(<!-- evidence -->\n).*?(<!-- /evidence -->)", lambda m: f"{m[1]}\n{body}\n\n{m[2]}", card, flags=re.S
-    )
+    """The text of a card with its arguments and its evidence made anew."""
+    made = {"evidence": evidence(name)}
+    if name in REGISTRY:  # a baseline has no class whose fields are described
+        made["arguments"] = arguments.table(name)
+    for mark, body in made.items():
+        card = re.sub(
+            rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", lambda m, b=body: f"{m[1]}\n{b}\n\n{m[2]}", card, flags=re.S
+        )
+    return card
 
 
 if __name__ == "__main__":
