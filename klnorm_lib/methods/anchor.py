@@ -32,8 +32,8 @@ def head_parameters(model: nn.Module) -> list[nn.Parameter]:
     for root in [pooler] if encoder is model else [*roots, pooler]:
         if root is None:
             continue
-        stands = [m.linear for m in root.modules() if isinstance(m, BeforeHead)]
-        for place in [*places(root), *(place for linear in stands for place in places(linear))]:
+        replaced = [m.linear for m in root.modules() if isinstance(m, BeforeHead)]
+        for place in [*places(root), *(place for linear in replaced for place in places(linear))]:
             for parameter in place.module.parameters(recurse=False):
                 if parameter.requires_grad:
                     found.setdefault(id(parameter), parameter)
@@ -59,9 +59,9 @@ class Anchor(PenaltyLayer):
     ) -> None:
         super().__init__(Schedule("constant", 1.0), keep_step=False)
         self.name, self.alpha, self.beta = name, alpha, beta
-        self._pulled, self._head = tuple(parameters), tuple(head)  # tuples, so that they are not registered twice
+        self._penalised, self._head = tuple(parameters), tuple(head)  # tuples, so that they are not registered twice
         self._weighted = weights is not None
-        for index, parameter in enumerate(self._pulled):
+        for index, parameter in enumerate(self._penalised):
             self.register_buffer(f"start_{index}", parameter.detach().clone(), persistent=False)
             if weights is not None:
                 weight = weights[index].to(device=parameter.device, dtype=torch.float32, copy=True)
@@ -74,28 +74,34 @@ class Anchor(PenaltyLayer):
             return
         if grad_expected:
             self._check()
-        if self._pulled:
-            self.penalise(self.pull())
+        if self._penalised:
+            self.penalise(self.penalty())
 
-    def pull(self) -> Tensor:
+    def penalty(self) -> Tensor:
         """The penalty, () in float32 or better, at the parameters as they are."""
-        device = self._pulled[0].device
+        device = self._penalised[0].device
         with torch.autocast(device.type, enabled=False):
-            terms = [self.alpha / 2 * self._distance(index).to(device) for index in range(len(self._pulled))]
-            if self.beta:
+            # alpha/2 sum_j w_j (theta_j - theta_0j)^2, tensor by tensor
+            terms = [self.alpha / 2 * self._distance(index).to(device) for index in range(len(self._penalised))]
+            if self.beta:  # beta/2 ||theta_head||^2
                 terms += [self.beta / 2 * _wide(p).square().sum().to(device) for p in self._head]
             return torch.stack(terms).sum()
 
+    def __setstate__(self, state: dict) -> None:
+        if "_pulled" in state:  # of a model that was pickled under the old name
+            state = {**state, "_penalised": state["_pulled"]}
+        super().__setstate__(state)
+
     def _distance(self, index: int) -> Tensor:
-        change = _wide(self._pulled[index]) - _wide(getattr(self, f"start_{index}"))
+        change = _wide(self._penalised[index]) - _wide(getattr(self, f"start_{index}"))
         if self._weighted:
             return (getattr(self, f"weight_{index}") * change.square()).sum()
         return change.square().sum()
 
     def _check(self) -> None:
-        if not self._pulled:
+        if not self._penalised:
             raise RuntimeError(_LOST.format(name=self.name))
-        if not any(parameter.requires_grad for parameter in self._pulled):
+        if not any(parameter.requires_grad for parameter in self._penalised):
             raise RuntimeError(
                 f"all parameters that {self.name} penalises were frozen after it was applied, so it would do nothing; "
                 "leave the method out, or train the encoder"

@@ -12,7 +12,7 @@ is drawn afresh in every step.
 As in the authors' code the mask is over the weights of the encoder's layers taken together; embeddings, pooler and
 head train in full. Three things differ. F is the mean of squared gradients of single examples, as the paper defines it,
 in evaluation mode; the code squares the gradient of a batch, clipped tensor by tensor and with dropout on, which is
-another quantity. Exactly the share asked for is kept, ties included. And gradients are masked before they are clipped,
+another quantity. Exactly the requested share is kept, ties included. And gradients are masked before they are clipped,
 not after, so that the norm that is clipped is that of what is trained.
 """
 
@@ -87,7 +87,7 @@ class ChildTuning(Method):
         fisher = diagonal_fisher(model, batches, progress=False)
         prepared = dataclasses.replace(self)
         kept = highest([fisher[names[id(each.parameter)]] for each in found], self.keep)
-        # No field: a record or checkpoint tells how the mask was made, it does not hold it.
+        # No field: a record or checkpoint says how the mask was made, it does not contain it.
         object.__setattr__(prepared, "kept", {each.name: mask for each, mask in zip(found, kept, strict=True)})
         return prepared
 
@@ -108,10 +108,10 @@ class ChildTuning(Method):
         undo_later(model, encoder_of(model).register_forward_pre_hook(layer.arm).remove)
         undo_later(model, layer.disarm)
         layer.arm()
-        return _told(found, masks)
+        return _lines(found, masks)
 
     def attach_saved(self, model: nn.Module) -> list[str]:
-        """Mark ``model`` as one whose mask is not known."""
+        """Mark ``model`` as one whose mask is unknown."""
         layer = GradientMask([], [])
         add_module(model, self.name, layer)
         undo_later(model, encoder_of(model).register_forward_pre_hook(layer.arm).remove)
@@ -160,7 +160,7 @@ class GradientMask(nn.Module):
             self.register_buffer(f"frozen_{index}", ~mask.to(parameter.device), persistent=False)
 
     def arm(self, module: nn.Module | None = None, given: tuple = ()) -> None:
-        """Set the hooks where there are none; raise ``RuntimeError`` in training when the mask is not known."""
+        """Set the hooks where there are none; raise ``RuntimeError`` in training when the mask is unknown."""
         if not self._masked and self.training and torch.is_grad_enabled():
             raise RuntimeError(
                 "this model was loaded with its trained weights, and the mask of ChildTuning is not saved with it. It "
@@ -181,13 +181,14 @@ class GradientMask(nn.Module):
         self._hooks = []
 
     def _mask(self, index: int, gradient: Tensor) -> Tensor:
+        # g_j <- m_j g_j
         return gradient.masked_fill(getattr(self, f"frozen_{index}"), 0.0)
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_hooks": []}
 
 
-def _told(found: Sequence[Named], masks: Sequence[Tensor]) -> list[str]:
+def _lines(found: Sequence[Named], masks: Sequence[Tensor]) -> list[str]:
     counts: dict[str, list[int]] = {}
     for each, mask in zip(found, masks, strict=True):
         layer = counts.setdefault(_LAYER.match(each.name).group(), [0, 0])

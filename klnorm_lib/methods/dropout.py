@@ -51,7 +51,7 @@ class Dropout(Method):
 
     Raises ``ValueError`` for a rate outside [0, 1] or NaN, for no rate at all, and for both ``p`` and ``rates``;
     ``TypeError`` for a rate that is not a number. ``attach`` raises ``ValueError`` for an unknown site or a model
-    without sites, and ``RuntimeError`` when a measured rate is not the one asked for.
+    without sites, and ``RuntimeError`` when a measured rate is not the requested one.
     """
 
     name: ClassVar[str] = "dropout"

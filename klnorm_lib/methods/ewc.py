@@ -93,7 +93,7 @@ class EWC(Method):
         return [f"strength = {self.strength:g} on {count:,} parameters of the encoder, by the Fisher of {source}{seen}"]
 
     def attach_saved(self, model: nn.Module) -> list[str]:
-        """Mark ``model`` as one whose start is not known; no Fisher is looked up."""
+        """Mark ``model`` as one whose initial weights are unknown; no Fisher is looked up."""
         anchor.attach(model, self.name, Anchor("EWC", self.strength))
         return ["the pretrained weights are not in the saved model: it predicts, and raises in training"]
 
@@ -112,4 +112,4 @@ def normalised(
     mean = sum(t.double().sum().item() for t in tensors) / sum(t.numel() for t in tensors)
     if not 0.0 < mean < float("inf"):
         raise ValueError(f"the Fisher information of {source} has the mean {mean}, by which nothing can be weighed")
-    return [(t.double() / mean).to(torch.float32) for t in tensors]
+    return [(t.double() / mean).to(torch.float32) for t in tensors]  # F_j / mean of F

@@ -1,7 +1,7 @@
 r"""Gaussian multiplicative noise, and the places of a transformer where it takes the place of dropout.
 
 A dropout site multiplies by noise of mean 1 and variance :math:`p/(1-p)`. Here the noise is Gaussian with these very
-moments. Two kinds of place are known: a dropout module that is called, and attention whose weights never leave the
+moments. There are two kinds of place: a dropout module that is called, and attention whose weights never leave the
 attention function (transformers' ``attention_interface``), for which a function of our own is registered.
 """
 
@@ -50,7 +50,7 @@ class GaussianConfig:
         self.__dict__.update(state)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "own":  # copying and pickling ask before there is a config
+        if name.startswith("__") or name == "own":  # copying and pickling look these up before there is a config
             raise AttributeError(name)
         return getattr(self.own, name)
 

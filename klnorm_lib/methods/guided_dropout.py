@@ -43,7 +43,7 @@ class GuidedDropout(Method):
 
     Raises ``ValueError`` for an unknown rule or aggregation and rates out of range; applying it raises ``ValueError``
     for a model whose sites the rates do not cover, ``FileNotFoundError`` when there is no table, and ``RuntimeError``
-    when a measured rate is not the one asked for.
+    when a measured rate is not the requested one.
     """
 
     name: ClassVar[str] = "guided_dropout"
@@ -130,8 +130,8 @@ class GuidedDropout(Method):
         of one. Raises what :func:`klnorm_lib.sites.scores.site_scores` and
         :func:`klnorm_lib.methods.rate_rules.rates_from_scores` raise, and ``FileNotFoundError``.
         """
-        told = str(fisher) if isinstance(fisher, (str, PathLike)) else _told(fisher)
-        method = cls(None, told, rule, p_upper, p_lower, aggregation, match_mean, seed)
+        source = str(fisher) if isinstance(fisher, (str, PathLike)) else _name_of(fisher)
+        method = cls(None, source, rule, p_upper, p_lower, aggregation, match_mean, seed)
         table = _table(fisher) if isinstance(fisher, (str, PathLike)) else fisher
         return method.with_rates_from(table)
 
@@ -161,8 +161,8 @@ class GuidedDropout(Method):
             )
         if self.fisher is not None:
             # a path means nothing elsewhere
-            told = Path(self.fisher).name if Path(self.fisher).is_file() else self.fisher
-            return dataclasses.replace(self, fisher=told).with_rates_from(_table(self.fisher))
+            source = Path(self.fisher).name if Path(self.fisher).is_file() else self.fisher
+            return dataclasses.replace(self, fisher=source).with_rates_from(_table(self.fisher))
         name = named_origin(model, "name a table, GuidedDropout(fisher=NAME_OR_FILE)")
         table = _table(name)
         check_weights(model, name, table.provenance, f", or use this one with GuidedDropout(fisher={name!r})")
@@ -193,8 +193,8 @@ def _table(name: str | PathLike) -> Mapping[str, Any]:
     return FisherTable.load(name)
 
 
-def _told(fisher: Mapping[str, Any]) -> str | None:
-    """Name of the encoder that a table was made from; tensors do not tell."""
+def _name_of(fisher: Mapping[str, Any]) -> str | None:
+    """Name of the encoder that a table was made from; tensors do not say."""
     provenance = getattr(fisher, "provenance", None) or {}
     return provenance.get("model")
 

@@ -11,7 +11,7 @@ from klnorm_lib.sites import classifier_path
 
 
 class BeforeHead(nn.Module):
-    """``linear(layer(x))``: stands where the head's last Linear stood, after the head's own dropout.
+    """``linear(layer(x))``: takes the place of the head's last Linear, after the head's own dropout.
 
     Shapes: (..., hidden_size) -> (..., num_labels).
     """

@@ -66,7 +66,7 @@ class KLNorm(Method):
     statistics: str = argument(
         "layer",
         "what the activation is standardised by: ``layer``, ``batch``, ``rms`` or ``group``; inside the "
-        "encoder ``layer`` stands for what the replaced normalisation does",
+        "encoder ``layer`` means what the replaced normalisation does",
     )
     placement: str = argument(
         "pooled",
@@ -207,27 +207,28 @@ class KLNormLayer(PenaltyLayer):
             y, mean, std = self._normalise(x.to(torch.promote_types(torch.float32, x.dtype)))
             self.penalise(self._kl(mean, std))
             if self.has_base:
-                y = self.base_bias + self.base_gamma * y
+                y = self.base_bias + self.base_gamma * y  # b_0 + gamma_0 y
         y = y.to(x.dtype)
         return y.movedim(-1, 1) if self.channels_first else y
 
     def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x_hat = self.standardise(x, update=self._open)
         if self.config.form == "A":
-            return self.gamma * x_hat + self.bias, self.bias, self.gamma.abs()
+            return self.gamma * x_hat + self.bias, self.bias, self.gamma.abs()  # y = gamma x_hat + b, q = N(b, gamma^2)
         offset, std = self.heads(x_hat)
         if self.config.form == "B":
-            return offset + std * x_hat, offset, std
+            return offset + std * x_hat, offset, std  # y = mu + sigma x_hat, q = N(mu, sigma^2)
         mean = x_hat + offset
+        # z = mu + sigma epsilon in training, z = mu in evaluation
         return (mean + std * torch.randn_like(mean) if self.training else mean), mean, std
 
     def _kl(self, mean: Tensor, std: Tensor) -> Tensor:
         prior = (0.0, 1.0)
         if self.config.prior == "learned_diagonal":
             prior = (self.prior_mean, F.softplus(self.prior_raw_std))
-        kl = functional.kl_per_feature(mean, std, *prior)
+        kl = functional.kl_per_feature(mean, std, *prior)  # KL(q || prior), one number a feature
         if self.config.free_bits:
-            kl = kl.clamp_min(self.config.free_bits)
+            kl = kl.clamp_min(self.config.free_bits)  # max(KL, free bits)
         return kl.sum(-1)
 
     def extra_repr(self) -> str:

@@ -70,7 +70,7 @@ class L2SP(Method):
         return lines + ([f"beta = {self.beta:g} on {_count(head)} parameters of the head"] if head else [])
 
     def attach_saved(self, model: nn.Module) -> list[str]:
-        """Mark ``model`` as one whose start is not known."""
+        """Mark ``model`` as one whose initial weights are unknown."""
         anchor.attach(model, self.name, Anchor("L2SP", self.alpha))
         return ["the pretrained weights are not in the saved model: it predicts, and raises in training"]
 

@@ -17,7 +17,7 @@ def load(path: str | Path) -> nn.Module:
 
     Works for whole models and for peft adapters whose methods were applied after ``get_peft_model``. The report of
     the new ``apply`` is at ``model.klnorm_report`` (its callbacks serve further training).
-    Raises ``FileNotFoundError`` when ``path`` holds no model, ``ValueError`` when it was saved without methods, by
+    Raises ``FileNotFoundError`` when ``path`` contains no model, ``ValueError`` when it was saved without methods, by
     a newer format, with an unknown method, when its files are corrupt, truncated or incomplete, or when an adapter
     leaves out weights that its base was given at random.
     """
@@ -41,8 +41,8 @@ def _load_whole(path: Path, methods: list) -> nn.Module:
     model, missing = _plain(path, path)
     model.klnorm_report = apply_saved(model, *methods)
     own = set(model.state_dict())
-    # The plain class loads all that it knows, renamed keys included; what it does not know belongs to the methods.
-    wanted = {key for key in own if key in missing or not _known_to_plain(key, model)}
+    # The plain class loads all its own keys, renamed ones included; the other keys belong to the methods.
+    wanted = {key for key in own if key in missing or not _in_plain(key, model)}
     absent = sorted(wanted - set(state))
     if absent:
         raise ValueError(f"{path} lacks {', '.join(absent[:5])}{' ...' if len(absent) > 5 else ''}; save it again")
@@ -53,7 +53,7 @@ def _load_whole(path: Path, methods: list) -> nn.Module:
     return model
 
 
-def _known_to_plain(key: str, model: nn.Module) -> bool:
+def _in_plain(key: str, model: nn.Module) -> bool:
     parts = key.split(".")
     return not any(
         getattr(model.get_submodule(".".join(parts[:i])), "added_by_klnorm", False) for i in range(1, len(parts))
@@ -68,10 +68,10 @@ def _load_adapter(path: Path, methods: list) -> nn.Module:
     model, missing = _plain(path, base)
     lost = sorted(key for key in missing if not _in_modules(key, saved))
     if lost:
-        # Frozen by peft and drawn at random when the base was built: nobody wrote them down.
+        # Frozen by peft and drawn at random when the base was built: no file contains them.
         raise ValueError(
             f"{path}: {', '.join(lost)} are neither in the base model {base} nor in the adapter, so they are lost; "
-            "train again with the modules that hold them in modules_to_save of the adapter's config"
+            "train again with the modules that contain them in modules_to_save of the adapter's config"
         )
     report = apply_saved(model, *methods)
     model = PeftModel.from_pretrained(model, path, is_trainable=True)
@@ -81,7 +81,7 @@ def _load_adapter(path: Path, methods: list) -> nn.Module:
 
 
 def _in_modules(key: str, modules) -> bool:
-    """Whether a module of that name, as peft matches names, holds the parameter ``key``."""
+    """Whether a module of that name, as peft matches names, contains the parameter ``key``."""
     parts = key.split(".")[:-1]
     return any(f".{'.'.join(parts[:i])}".endswith(f".{m}") for i in range(1, len(parts) + 1) for m in modules)
 

@@ -78,7 +78,7 @@ class Mixout(Method):
                 f"all {len(linear)} linear layers of the encoder are frozen, so their weights are the pretrained ones "
                 "already and mixing changes nothing; use Mixout with full fine-tuning, not with LoRA"
             )
-        made: dict[int, nn.Module] = {}  # a layer that stands in two places stays one layer
+        made: dict[int, nn.Module] = {}  # a layer that is used in two places stays one layer
         for place in chosen:
             layer = made.setdefault(id(place.module), _mixing_copy(place.module, self.p))
             replace_module(model, place.path, layer)
@@ -93,6 +93,7 @@ def mix(weight: Tensor, pretrained: Tensor, p: float) -> Tensor:
     """
     dtype = torch.promote_types(torch.float32, weight.dtype)
     kept = torch.rand(weight.shape[1], dtype=dtype, device=weight.device).ge_(p).div_(1.0 - p)
+    # u + m (w - u) / (1 - p)
     return torch.lerp(pretrained.to(dtype), weight.to(dtype), kept).to(weight.dtype)
 
 

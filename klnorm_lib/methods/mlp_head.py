@@ -58,4 +58,5 @@ class MLPLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features))
 
     def forward(self, x: Tensor) -> Tensor:
+        # y = e x + V relu(U x) + c
         return self.scale * x + F.linear(F.relu(F.linear(x, self.inner)), self.outer, self.bias)

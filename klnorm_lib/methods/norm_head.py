@@ -65,5 +65,5 @@ class NormLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             y = self.gamma * self.standardise(x.to(torch.promote_types(torch.float32, x.dtype)))
-            y = y if self.bias is None else y + self.bias
+            y = y if self.bias is None else y + self.bias  # y = gamma x_hat + b
         return y.to(x.dtype)

@@ -12,7 +12,7 @@ from klnorm_lib.sites.walk import unwrap
 
 
 def origin(model: nn.Module) -> tuple[str | None, str | None]:
-    """Name and sha256 of the weights that the model was loaded from, as far as it says."""
+    """Name and sha256 of the weights that the model was loaded from, as far as that is recorded."""
     source = getattr(unwrap(model), "klnorm_source", None)
     if source is not None:
         return source.name, source.sha256
@@ -36,7 +36,7 @@ def named_origin(model: nn.Module, instead: str) -> str:
 def check_weights(model: nn.Module, source: str, provenance: Mapping[str, Any], instead: str = "") -> None:
     """Raise ``ValueError`` when the Fisher information of ``source``, this model by name, was made from other weights.
 
-    ``provenance``: what a Fisher file tells about itself; without a checksum on both sides nothing is compared.
+    ``provenance``: what a Fisher file says about itself; without a checksum on both sides nothing is compared.
     ``instead`` is what else could be done.
     """
     name, sha256 = origin(model)

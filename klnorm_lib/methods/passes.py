@@ -1,4 +1,4 @@
-"""Two forward passes of one training step, for methods that compare what two draws of dropout predict."""
+"""Two forward passes of one training step, for methods that compare what is predicted under two dropout masks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def twice(
         layer.compare(*(x.unflatten(0, (samples, -1)).mean(0) for x in (logits, other_logits))) for layer in layers
     ]
     terms = [(t / 2).to(logits.device) for t in (total, other_total) if t is not None]
-    mean = (loss + other_loss) / 2
+    mean = (loss + other_loss) / 2  # (L_1 + L_2) / 2
     if isinstance(outputs, tuple):
         outputs = (mean, *outputs[1:])
     else:

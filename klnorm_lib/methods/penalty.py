@@ -1,4 +1,4 @@
-"""Layers that earn a penalty, the bookkeeping between them and the model's forward, and the penalty's own type."""
+"""Layers with a penalty, the bookkeeping between them and the model's forward, and the penalty's own type."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class Penalty(Tensor):
         given = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
         own = next((v for v in given if isinstance(v, Penalty)), None)
         node = getattr(own, "_node", None)
-        if name in _SUMS and any(_holds(v, node) for v in given if not isinstance(v, Penalty)):
+        if name in _SUMS and any(_contains(v, node) for v in given if not isinstance(v, Penalty)):
             raise RuntimeError(
                 "the auxiliary loss is already inside outputs.loss (training mode); adding it again counts it "
                 "twice. Use it for logging, or add it to a loss computed from the logits yourself"
@@ -155,13 +155,13 @@ _SUMS = {"add", "sub", "subtract"}
 _SCALINGS = {"mul", "multiply", "div", "divide", "true_divide", "truediv"}
 
 
-def _holds(loss: Tensor, node, depth: int = 8) -> bool:
+def _contains(loss: Tensor, node, depth: int = 8) -> bool:
     """Whether ``node`` is an ancestor of ``loss`` within ``depth`` operations (scaled and averaged losses)."""
-    front = {loss.grad_fn} - {None}
+    frontier = {loss.grad_fn} - {None}
     for _ in range(depth if node is not None else 0):
-        if node in front:
+        if node in frontier:
             return True
-        front = {below for above in front for below, _ in above.next_functions} - {None}
+        frontier = {below for above in frontier for below, _ in above.next_functions} - {None}
     return False
 
 

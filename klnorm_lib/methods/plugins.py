@@ -38,14 +38,14 @@ class Registry(Mapping[str, type[Method]]):
     def _methods(self) -> dict[str, type[Method]]:
         methods = dict(self.own)
         for point in metadata.entry_points(group=GROUP):
-            told = f"the entry point {point.name} = {point.value} of the group {GROUP}"
+            entry = f"the entry point {point.name} = {point.value} of the group {GROUP}"
             try:
                 cls = point.load()
             except Exception as error:  # whatever the other package's import raises
-                self.broken[point.name] = f"{told} cannot be imported ({type(error).__name__}: {error})"
+                self.broken[point.name] = f"{entry} cannot be imported ({type(error).__name__}: {error})"
                 warnings.warn(f"{self.broken[point.name]}; the other methods are there", UserWarning, stacklevel=2)
                 continue
-            _add(methods, point.name, cls, told)
+            _add(methods, point.name, cls, entry)
         return methods
 
     def __getitem__(self, name: str) -> type[Method]:
@@ -58,11 +58,11 @@ class Registry(Mapping[str, type[Method]]):
         return len(self._methods)
 
 
-def _add(methods: dict[str, type[Method]], name: str, cls: object, told: str) -> None:
+def _add(methods: dict[str, type[Method]], name: str, cls: object, entry: str) -> None:
     if not (isinstance(cls, type) and issubclass(cls, Method)):
-        raise TypeError(f"{told} is {cls!r}, which is no subclass of klnorm_lib.Method")
+        raise TypeError(f"{entry} is {cls!r}, which is no subclass of klnorm_lib.Method")
     if cls.name != name:
-        raise ValueError(f"{told} gives a method that calls itself {cls.name!r}; both names must be the same")
+        raise ValueError(f"{entry} gives a method that calls itself {cls.name!r}; both names must be the same")
     if name in methods or name == PLAIN or PLUS in name:
-        raise ValueError(f"{told}: the name {name!r} is taken or cannot be used; choose another one for the method")
+        raise ValueError(f"{entry}: the name {name!r} is taken or cannot be used; choose another one for the method")
     methods[name] = cls

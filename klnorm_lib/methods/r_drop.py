@@ -1,4 +1,4 @@
-r"""R-Drop: what two draws of dropout predict for the same input should agree.
+r"""R-Drop: predictions under two dropout masks for the same input should agree.
 
 Liang, Wu, Li, Wang, Meng, Qin, Chen, Zhang and Liu 2021, "R-Drop: Regularized Dropout for Neural Networks" (arXiv
 2106.14448). Every training batch passes through the model twice. With p and q the two predicted distributions of an
@@ -32,7 +32,7 @@ class RDrop(Method):
 
     Training needs labels in the model's call. The outputs are those of the first pass, with the loss of
     both. Penalties of other methods are averaged over the passes. In evaluation there is one pass and no penalty. With
-    all dropout at rate 0, and no other draws, both passes agree and nothing but the time is added.
+    all dropout at rate 0, and nothing else drawn, both passes agree and nothing but the time is added.
 
     Raises ``ValueError`` for an alpha that is negative or not finite, ``TypeError`` if it is not a number; ``attach``
     raises ``ValueError`` for a model without a head. In training a model whose predictions are not of shape
@@ -79,6 +79,7 @@ class RDropLayer(PenaltyLayer):
         kind = getattr(self.config, "problem_type", None)
         if kind is None and first.shape[-1] == 1:
             kind = REGRESSION
+        # alpha J, mean over the batch
         return self.schedule.beta * divergence(first, second, kind).mean()
 
 

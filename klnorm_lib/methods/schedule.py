@@ -16,7 +16,7 @@ class Schedule:
     r"""beta as a function of the optimiser step.
 
     ``constant``: beta. ``linear``: :math:`\beta\min(1, s/w)` with w = ``warmup_steps`` (Bowman et al. 2016).
-    ``cyclical``: the same rise, held for another w steps, then again from 0 (Fu et al. 2019).
+    ``cyclical``: the same rise, constant for another w steps, then again from 0 (Fu et al. 2019).
     Raises ``ValueError`` for an unknown kind, negative or non-finite beta, or warmup_steps below 1.
     """
 

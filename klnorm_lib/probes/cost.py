@@ -44,7 +44,7 @@ def in_turns(steps: Mapping[str, Step], rounds: int, warmup: int = 2, seed: int 
 
 
 def peak_bytes(step: Step) -> int:
-    """The most memory, in bytes, that ``step`` held of what it allocated on the processor itself, by torch's own log.
+    """The most memory, in bytes, that ``step`` used at once of what it allocated on the processor, by torch's own log.
 
     Counted are tensors, temporary ones inside of operations included; not what was there before the step. The log is
     of the allocator, so the number does not depend on what else the machine does.
@@ -53,8 +53,9 @@ def peak_bytes(step: Step) -> int:
 
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as log:
         step()
-    held = [e for e in log.profiler.kineto_results.events() if e.name() == "[memory]" and e.device_type().name == "CPU"]
-    return int(max(np.cumsum([e.nbytes() for e in sorted(held, key=lambda e: e.start_ns())]), default=0))
+    logged = log.profiler.kineto_results.events()
+    events = [e for e in logged if e.name() == "[memory]" and e.device_type().name == "CPU"]
+    return int(max(np.cumsum([e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]), default=0))
 
 
 def ratio(arm: list[float], baseline: list[float], level: float = 0.95) -> tuple[float, float, float]:

@@ -22,8 +22,8 @@ def dummy_inputs(encoder: nn.Module) -> dict[str, Tensor]:
         vocabulary = encoder.get_input_embeddings().num_embeddings
         padding = getattr(config, "pad_token_id", None)
         # RoBERTa and its kin count positions from padding + 1.
-        room = getattr(config, "max_position_embeddings", POSITIONS + 2) - (padding or 0) - 1
-        ids = torch.randint(vocabulary, (ROWS, max(1, min(POSITIONS, room))))
+        longest = getattr(config, "max_position_embeddings", POSITIONS + 2) - (padding or 0) - 1
+        ids = torch.randint(vocabulary, (ROWS, max(1, min(POSITIONS, longest))))
         if padding is not None:
             ids[ids == padding] = (padding + 1) % vocabulary
         return {"input_ids": ids.to(device)}

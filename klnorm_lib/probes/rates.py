@@ -42,8 +42,8 @@ def effective_rates(model: nn.Module) -> dict[str, float]:
     if it is Gaussian, the mean and the variance of its factors.
     A site's rate is that of its main operation. The model and all generators are left as they were.
 
-    Raises ``ValueError`` for an encoder without known sites; ``RuntimeError``, naming the place, when a site was not
-    seen to run, runs at two rates, disagrees with its zeros, or when dropout runs outside every site.
+    Raises ``ValueError`` for an encoder without recognised sites; ``RuntimeError``, naming the place, when a site was
+    not seen to run, runs at two rates, disagrees with its zeros, or when dropout runs outside every site.
     """
     found = readings(model)
     return {name: next(r.p for r in found if r.main and r.site == name) for name in dropout_sites(model)}
@@ -116,17 +116,18 @@ class _Recorder(TorchFunctionMode):
         if innermost not in self._own:
             return
         where = self._paths[innermost] or "the encoder"
-        known = (self._site_of[m] for m in reversed(self._running) if m in self._site_of)
-        name, main = next(known, (None, False))
+        found = (self._site_of[m] for m in reversed(self._running) if m in self._site_of)
+        name, main = next(found, (None, False))
         if name is None:
             if p > 0:
                 raise RuntimeError(
-                    f"dropout of rate {p:g} runs in {where}, which is no known site; set it to 0 in the model's config"
+                    f"dropout of rate {p:g} runs in {where}, which is no recognised site; set it to 0 in the "
+                    "model's config"
                 )
             return
         if not seen.plausible(p):
             raise RuntimeError(
                 f"{name}: {where} was called with dropout {p:g}, but {seen}; "
-                "the operation does not do what it was asked to"
+                "the operation does not do what it was set to"
             )
         self.readings.append(Reading(name, main, p, where, seen))

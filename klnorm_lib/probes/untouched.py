@@ -50,7 +50,7 @@ def training_mode(encoder: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def generators_kept(encoder: nn.Module) -> Iterator[None]:
-    """Within this block draws may be made; on leaving all generators are as they were."""
+    """Random numbers may be drawn within this block; on leaving all generators are as they were."""
     accelerators: dict[str, set[int]] = {}
     for tensor in (*encoder.parameters(), *encoder.buffers()):
         if tensor.device.type not in ("cpu", "meta"):

@@ -45,7 +45,7 @@ def norm_paths(model: nn.Module) -> list[str]:
             found[place.role] = place.path
     if not found:
         raise ValueError(
-            f"no normalisation layer found in {type(encoder).__name__}; known are torch's LayerNorm, RMSNorm and "
+            f"no normalisation layer found in {type(encoder).__name__}; recognised are torch's LayerNorm, RMSNorm and "
             "GroupNorm, their subclasses, and classes named ...LayerNorm or ...RMSNorm"
         )
     return list(found.values())

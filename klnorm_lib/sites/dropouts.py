@@ -85,7 +85,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class _Holder:
+class _Found:
     """A rate in the model, its role in the encoder, and the module around it."""
 
     rate: Rate
@@ -96,52 +96,52 @@ class _Holder:
 def dropout_sites(model: nn.Module) -> dict[str, Site]:
     """Name -> site, from the embeddings to the last layer; the same names whatever head or wrapper the model has.
 
-    Raises ``ValueError`` if the encoder has no known site, or a dropout module whose role is not known.
+    Raises ``ValueError`` if the encoder has no recognised site, or a dropout module whose role is unknown.
     """
     encoder = encoder_of(model)
-    holders = [h for h in _holders(encoder) if not LEFT_ALONE.fullmatch(h.role)]
-    mains: dict[str, _Holder] = {}
+    holders = [h for h in _rates_in(encoder) if not LEFT_ALONE.fullmatch(h.role)]
+    mains: dict[str, _Found] = {}
     companions: dict[str, list[Rate]] = {}
-    strangers: list[str] = []
+    unknown: list[str] = []
     for holder in holders:
         name, is_main = _site_of(holder)
         if name is None:
-            # A number alone may be a copy that nothing reads; effective_rates tells when something does.
+            # A number alone may be a copy that nothing reads; effective_rates shows when something does.
             if _is_dropout(holder.rate.module):
-                strangers.append(holder.role)
+                unknown.append(holder.role)
         elif not is_main:
             companions.setdefault(name, []).append(holder.rate)
         elif name in mains:
-            strangers.append(f"{holder.role} (the role of {mains[name].role})")
+            unknown.append(f"{holder.role} (the role of {mains[name].role})")
         else:
             mains[name] = holder
-    strangers += [r.path for name, rates in companions.items() if name not in mains for r in rates]
-    if strangers or not mains:
-        raise ValueError(_unknown(encoder, holders, mains, strangers))
+    unknown += [r.path for name, rates in companions.items() if name not in mains for r in rates]
+    if unknown or not mains:
+        raise ValueError(_unknown(encoder, holders, mains, unknown))
     sites = {}
     for name in sorted(mains, key=_order):
         holder = mains[name]
-        # Functional attention calls dropout from the attention module, not from the nn.Dropout that holds its rate.
+        # Functional attention calls dropout from the attention module, not from the nn.Dropout that has its rate.
         around = (holder.around,) if name.endswith("attention_probs") else ()
         sites[name] = Site(name, holder.rate, tuple(companions.get(name, ())), (holder.rate.module, *around))
     return sites
 
 
-def _holders(encoder: nn.Module) -> list[_Holder]:
+def _rates_in(encoder: nn.Module) -> list[_Found]:
     found, parents = [], {}
     for place in places(encoder):
         parents[place.role] = place.module
         if _is_dropout(place.module):
             attribute = "p" if hasattr(place.module, "p") else "drop_prob"
             around = parents[place.role.rpartition(".")[0]]
-            found.append(_Holder(Rate(place.module, attribute, place.path), place.role, around))
+            found.append(_Found(Rate(place.module, attribute, place.path), place.role, around))
         else:
-            found += [_float_holder(place, name) for name in _float_attributes(place.module)]
+            found += [_float_rate(place, name) for name in _float_attributes(place.module)]
     return found
 
 
-def _float_holder(place: Place, name: str) -> _Holder:
-    return _Holder(Rate(place.module, name, join(place.path, name)), join(place.role, name), place.module)
+def _float_rate(place: Place, name: str) -> _Found:
+    return _Found(Rate(place.module, name, join(place.path, name)), join(place.role, name), place.module)
 
 
 def _is_dropout(module: nn.Module) -> bool:
@@ -151,11 +151,11 @@ def _is_dropout(module: nn.Module) -> bool:
 
 
 def _float_attributes(module: nn.Module) -> list[str]:
-    held = vars(module).items()
-    return [k for k, v in held if "dropout" in k and isinstance(v, (int, float)) and not isinstance(v, bool)]
+    attributes = vars(module).items()
+    return [k for k, v in attributes if "dropout" in k and isinstance(v, (int, float)) and not isinstance(v, bool)]
 
 
-def _site_of(holder: _Holder) -> tuple[str | None, bool]:
+def _site_of(holder: _Found) -> tuple[str | None, bool]:
     """The site's name (None: unknown) and whether this is its main operation."""
     in_layer = _LAYER.fullmatch(holder.role)
     if not in_layer:
@@ -163,7 +163,7 @@ def _site_of(holder: _Holder) -> tuple[str | None, bool]:
         return next(known, (None, False))
     layer, role = in_layer.groups()
     if role == "attention.dropout":
-        # DistilBERT's and the audio encoders' attention drops its weights itself; MPNet's holds a self-attention
+        # DistilBERT's and the audio encoders' attention drops its weights itself; MPNet's contains a self-attention
         # that does so, and drops the output of the block.
         inner = holder.around._modules.keys() & {"self", "attn"}
         return f"layer.{layer}.{'attention_output' if inner else 'attention_probs'}", True
@@ -178,8 +178,8 @@ def _order(name: str) -> tuple[int, int]:
     return int(layer), KINDS.index(kind)
 
 
-def _unknown(encoder: nn.Module, holders: list[_Holder], mains: dict[str, _Holder], strangers: list[str]) -> str:
-    listed = strangers or [h.role for h in holders]
+def _unknown(encoder: nn.Module, holders: list[_Found], mains: dict[str, _Found], unknown: list[str]) -> str:
+    listed = unknown or [h.role for h in holders]
     places_found = ", ".join(listed[:12]) + (f" and {len(listed) - 12} more" if len(listed) > 12 else "")
     head = f"the roles of these dropouts of {type(encoder).__name__} are not known: {places_found or 'none was found'}"
     if not mains:

@@ -1,4 +1,4 @@
-"""Which dropout site stands behind a parameter: from the parameter's name to the site's, for the encoders we know.
+"""Which dropout site is downstream of a parameter: from the parameter's name to the site's, for the supported encoders.
 
 A tensor belongs to the first dropout that what it computes runs into, inside its own block:
 
@@ -73,7 +73,7 @@ def tensor_sites(names: Iterable[str]) -> dict[str, str | None]:
     names = list(names)
     bare = {name: _WRAPPERS.sub("", name).replace(".base_layer.", ".") for name in names}
     prefixed = any(_PREFIX.match(name) for name in bare.values())
-    found, strangers = {}, []
+    found, unknown = {}, []
     for name, inner in bare.items():
         own = _PREFIX.match(inner)
         if (prefixed and not own) or ".lora_" in inner:
@@ -82,11 +82,11 @@ def tensor_sites(names: Iterable[str]) -> dict[str, str | None]:
         try:
             found[name] = _site(inner[own.end() :] if own else inner)
         except KeyError:
-            strangers.append(name)
-    if strangers:
-        more = f" and {len(strangers) - 8} more" if len(strangers) > 8 else ""
+            unknown.append(name)
+    if unknown:
+        more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
         raise ValueError(
-            f"cannot tell which dropout site these parameters are upstream of: {', '.join(strangers[:8])}{more}. Known "
+            f"cannot tell which dropout site these parameters are upstream of: {', '.join(unknown[:8])}{more}. Known "
             "are the parameters of BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa-v2, MPNet, Wav2Vec2, HuBERT, WavLM, "
             "UniSpeech, Data2VecAudio and SEW; for another encoder give the rates yourself: GuidedDropout(rates={...})"
         )

@@ -1,4 +1,4 @@
-r"""Scores of dropout sites: how much Fisher information the tensors upstream of each site hold.
+r"""Scores of dropout sites: how much Fisher information is in the tensors upstream of each site.
 
 Let :math:`F_j` be the diagonal Fisher information of weight j, t a tensor of :math:`n_t` weights, and T the tensors
 that belong to a site (see ``klnorm_lib.sites.names``). With :math:`S_t = \sum_{j\in t} F_j` the score s of the
@@ -31,7 +31,7 @@ def site_scores(fisher: Mapping[str, Any], aggregation: str = "tensor_mean") -> 
     """Site -> score, from the embeddings to the last layer.
 
     ``fisher``: parameter name -> tensor of its shape, or a ``FisherTable`` (name -> sum, and how many elements).
-    Raises ``ValueError`` for an unknown aggregation, a name that belongs to no known encoder, a value that is
+    Raises ``ValueError`` for an unknown aggregation, a name that belongs to no supported encoder, a value that is
     negative or not finite, or a Fisher that leaves out a tensor or a layer of the encoder.
     """
     if aggregation not in AGGREGATIONS:
@@ -72,7 +72,7 @@ def _aggregate(tensors: list[tuple[float, int]], aggregation: str) -> float:
 def _check_whole(groups: Mapping[str, Mapping[str, Any]]) -> None:
     """Every layer has to bring the same tensors: a score over fewer of them would not compare with the others."""
     if "embeddings" not in groups:
-        raise ValueError("the Fisher holds no tensor of the embeddings; compute it with every parameter trainable")
+        raise ValueError("the Fisher has no tensor of the embeddings; compute it with every parameter trainable")
     layers: dict[int, set[str]] = {}
     for site, tensors in groups.items():
         if site != "embeddings":

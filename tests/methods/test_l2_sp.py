@@ -141,10 +141,10 @@ def test_it_goes_together_with_methods_that_replace_layers(first, other):
     matrices = {n for n in mine if n.endswith(("query.weight", "word_embeddings.weight"))}
     assert matrices
     assert buffers >= sum(dict(model.named_parameters())[n].numel() for n in matrices)
-    model.l2_sp.pull().backward()
+    model.l2_sp.penalty().backward()
 
 
-def test_what_is_frozen_is_not_pulled_and_freezing_all_later_is_refused():
+def test_what_is_frozen_is_not_penalised_and_freezing_all_later_is_refused():
     from peft import LoraConfig, get_peft_model
 
     model = zoo.build("bert")

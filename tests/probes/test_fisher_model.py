@@ -122,7 +122,7 @@ def test_wrong_arguments_are_refused():
     model, batch = language.build("bert"), language.batch("masked", 3, 8)
     with pytest.raises(ValueError, match="hooks, func, loop"):
         diagonal_fisher(model, [batch], method="backpack")
-    with pytest.raises(ValueError, match="no loss is known for BertModel"):
+    with pytest.raises(ValueError, match="no loss is defined for BertModel"):
         diagonal_fisher(model.bert, [batch])
     with pytest.raises(ValueError, match="no labels"):
         diagonal_fisher(model, [{"input_ids": batch["input_ids"]}], progress=False)

@@ -68,7 +68,7 @@ BROKEN = {
     "other format": ('{"format": 9, "provenance": {}, "tensors": {}}', "format 9"),
     "no tensors": ('{"format": 1, "provenance": {}}', "'tensors' is missing"),
     "no count": ('{"format": 1, "provenance": {}, "tensors": {"w": {"sum": 1}}}', "'numel' is missing"),
-    "empty": ('{"format": 1, "provenance": {}, "tensors": {}}', "holds no tensor"),
+    "empty": ('{"format": 1, "provenance": {}, "tensors": {}}', "has no tensor"),
     "negative": ('{"format": 1, "provenance": {}, "tensors": {"w": {"sum": -1, "numel": 2}}}', "w sums to -1"),
     "not a number": ('{"format": 1, "provenance": {}, "tensors": {"w": {"sum": NaN, "numel": 2}}}', "w sums to nan"),
     "no elements": ('{"format": 1, "provenance": {}, "tensors": {"w": {"sum": 1, "numel": 0}}}', "0 elements"),

@@ -132,7 +132,7 @@ class Report:
 
 
 def apply(model: nn.Module, *methods: Method) -> Report:
-    """Change ``model`` in place so that it trains with ``methods``; tells what changed.
+    """Change ``model`` in place so that it trains with ``methods``; the report says what changed.
 
     ``model``: a Hugging Face model, bare or wrapped in peft. The penalty, if there is one, joins ``outputs.loss``
     in training mode, so a stock ``Trainer`` or any loop needs no change; pass ``report.callbacks`` to the
@@ -140,7 +140,7 @@ def apply(model: nn.Module, *methods: Method) -> Report:
     does not divide a classification loss by the accumulation steps.
 
     Raises ``TypeError`` for something that is not a method or not a Hugging Face model, ``ValueError`` when a
-    method matched nothing, two methods claim the same place, or methods were applied before. A failed call leaves
+    method matched nothing, two methods change the same layer, or methods were applied before. A failed call leaves
     the model as it was.
     """
     return _apply(model, methods, "attach")

@@ -1,6 +1,6 @@
-"""How many sequences until the ranking of dropout sites stands still: rank correlations between disjoint samples.
+"""How many sequences until the ranking of dropout sites no longer changes: rank correlations between disjoint samples.
 
-The record that ships, ``klnorm_lib/studies/fisher_convergence.json``, holds the sums of every block of sequences; it is
+The record that ships, ``klnorm_lib/studies/fisher_convergence.json``, has the sums of every block of sequences; it is
 written by ``python -m klnorm_lib.probes.fisher.package``.
 """
 
@@ -37,10 +37,10 @@ class Blocks:
     provenance: dict[str, Any]
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Blocks:
+    def of(cls, saved: Mapping[str, Any]) -> Blocks:
         """From ``blocks.json`` of ``klnorm fisher``, or from its part of the record."""
-        arrays = np.array(told["sequences"]), np.array(told["sums"], dtype=np.float64)
-        return cls(tuple(told["tensors"]), tuple(told["numel"]), *arrays, dict(told["provenance"]))
+        arrays = np.array(saved["sequences"]), np.array(saved["sums"], dtype=np.float64)
+        return cls(tuple(saved["tensors"]), tuple(saved["numel"]), *arrays, dict(saved["provenance"]))
 
     def table(self, chosen: Sequence[int] | slice = slice(None)) -> FisherTable:
         """The Fisher information of some blocks together; of all by default."""
@@ -122,14 +122,14 @@ def record(folders: Sequence[str | Path]) -> dict[str, Any]:
     """What ``klnorm fisher`` left in each folder, with the agreement at growing n, as the record keeps it."""
     runs = []
     for folder in folders:
-        told = json.loads((Path(folder) / "blocks.json").read_text("utf-8"))
-        told["sums"] = [[float(f"{value:.{DIGITS}g}") for value in row] for row in told["sums"]]
-        blocks = Blocks.of(told)
+        saved = json.loads((Path(folder) / "blocks.json").read_text("utf-8"))
+        saved["sums"] = [[float(f"{value:.{DIGITS}g}") for value in row] for row in saved["sums"]]
+        blocks = Blocks.of(saved)
         size = int(blocks.sequences[0])
         steps = sorted({size * m * 10**k for k in range(4) for m in (1, 2, 5)} | {size * (len(blocks.sums) // 2)})
         sizes = [n for n in steps if n <= size * (len(blocks.sums) // 2)]
         ways = ("tensor_mean", "mass", "sum")
-        runs.append({**told, "sizes": sizes, "agreement": {way: agreement(blocks, sizes, way) for way in ways}})
+        runs.append({**saved, "sizes": sizes, "agreement": {way: agreement(blocks, sizes, way) for way in ways}})
     return {"format": 1, "runs": runs}
 
 

@@ -38,7 +38,7 @@ def diagonal_fisher(
     (model, batch) -> (B,), each value dependent on its own sequence only. None for transformers' masked, causal and
     sequence-to-sequence language models (mean cross-entropy over the sequence's labelled tokens, -100 where there is
     no label) and sequence classifiers; a sequence without any label has no loss and is not counted, which a warning
-    says. ``method``: "hooks" takes one backward pass a batch and holds one sequence's gradient of one parameter at a
+    says. ``method``: "hooks" takes one backward pass a batch and keeps one sequence's gradient of one parameter at a
     time; what it cannot separate by sequence goes to torch.func, and a warning names it. "func" maps torch.func.grad
     over the sequences. "loop" is the reference: a backward pass for every sequence. ``progress``: a bar, in a terminal.
 

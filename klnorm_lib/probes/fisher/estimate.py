@@ -80,11 +80,11 @@ def estimate(config: FisherConfig, machine: Mapping[str, Any] | None = None, pro
     """
     out, started = Path(config.out), time.monotonic()
     model, tokenizer, weights = load_language_model(config.model, config.source, config.kind, config.head or None)
-    told = provenance(config, weights)
-    partial = Partial.resume(out, told)
+    record = provenance(config, weights)
+    partial = Partial.resume(out, record)
     if config.n < partial.done:
-        raise ValueError(f"{out} holds {partial.done} sequences already, more than the {config.n} asked for")
-    ask = Corruption(weights["kind"], tokenizer, config.mask_probability, config.seed)
+        raise ValueError(f"{out} has {partial.done} sequences already, more than the {config.n} asked for")
+    corrupt = Corruption(weights["kind"], tokenizer, config.mask_probability, config.seed)
     text = windows([corpus(c) for c in config.text], tokenizer, config.n, config.length, config.seed)
     model.to(_device(config.device))
     result, saved, before = partial, time.monotonic(), partial.seconds
@@ -97,7 +97,7 @@ def estimate(config: FisherConfig, machine: Mapping[str, Any] | None = None, pro
         try:
             while result.done < config.n:
                 block = range(result.done, min(config.n, result.done + config.block))
-                found, predicted = _block(model, text, block, ask, config)
+                found, predicted = _block(model, text, block, corrupt, config)
                 result = partial.plus(found, predicted, len(block))
                 if len(block) == config.block:  # a last, shorter one is not built on
                     partial = result
@@ -111,11 +111,11 @@ def estimate(config: FisherConfig, machine: Mapping[str, Any] | None = None, pro
                     break
         finally:
             partial.save(out)
-    told |= {"sequences": result.done, "tokens": sum(map(len, text[: result.done])), "predicted": result.predicted}
-    told |= {"seconds": round(before + time.monotonic() - started, 1), **dict(machine or {})}
+    record |= {"sequences": result.done, "tokens": sum(map(len, text[: result.done])), "predicted": result.predicted}
+    record |= {"seconds": round(before + time.monotonic() - started, 1), **dict(machine or {})}
     if result.done == config.n:
-        _finish(result, told, model.base_model_prefix, out, getattr(torch, config.dtype))
-    return {**told, "done": result.done, "n": config.n}
+        _finish(result, record, model.base_model_prefix, out, getattr(torch, config.dtype))
+    return {**record, "done": result.done, "n": config.n}
 
 
 def provenance(config: FisherConfig, weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def provenance(config: FisherConfig, weights: Mapping[str, Any]) -> dict[str, An
 
 
 def _block(
-    model: nn.Module, text: list[list[int]], block: range, ask: Corruption, config: FisherConfig
+    model: nn.Module, text: list[list[int]], block: range, corrupt: Corruption, config: FisherConfig
 ) -> tuple[dict[str, Tensor], int]:
     """Mean squared gradients over the sequences of a block, and how many tokens were predicted."""
     from klnorm_lib.probes.fisher import diagonal_fisher
@@ -142,12 +142,12 @@ def _block(
     device = next(model.parameters()).device
     batches = []
     for first in range(block.start, block.stop, config.batch_size):
-        batch = ask(text[first : min(first + config.batch_size, block.stop)], first)
+        batch = corrupt(text[first : min(first + config.batch_size, block.stop)], first)
         batch = {key: value.to(device) for key, value in batch.items()}
         if config.labels == "model":
             batch["labels"] = drawn_labels(model, batch, config.seed, first)
         batches.append(batch)
-    shift = ask.kind == "causal"  # of which the first token is not predicted
+    shift = corrupt.kind == "causal"  # of which the first token is not predicted
     predicted = sum(int((b["labels"][:, shift:] != -100).sum()) for b in batches)
     return diagonal_fisher(model, batches, method=config.method, progress=False), predicted
 
@@ -162,19 +162,19 @@ def drawn_labels(model: nn.Module, batch: Mapping[str, Tensor], seed: int, first
     labels = batch["labels"].clone()
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     for row, here in enumerate(labels):
-        asked = here != -100
+        predicted_here = here != -100
         state = int(np.random.default_rng([seed, first + row, _LABELS]).integers(2**62))
-        probability = logits[row, asked].float().softmax(-1).cpu()
+        probability = logits[row, predicted_here].float().softmax(-1).cpu()
         drawn = torch.multinomial(probability, 1, generator=torch.Generator().manual_seed(state))
-        here[asked] = drawn[:, 0].to(labels.device)
+        here[predicted_here] = drawn[:, 0].to(labels.device)
     return labels
 
 
-def _finish(result: Partial, told: dict[str, Any], base: str, out: Path, dtype: torch.dtype) -> None:
+def _finish(result: Partial, record: dict[str, Any], base: str, out: Path, dtype: torch.dtype) -> None:
     fisher = without_prefix(result.mean(), base)
-    FisherTable.of(fisher, **told).save(out / "table.json")
-    save_fisher(out / "fisher.safetensors", fisher, told, dtype)
-    kept = {"provenance": told, "tensors": list(fisher), "numel": [tensor.numel() for tensor in fisher.values()]}
+    FisherTable.of(fisher, **record).save(out / "table.json")
+    save_fisher(out / "fisher.safetensors", fisher, record, dtype)
+    kept = {"provenance": record, "tensors": list(fisher), "numel": [tensor.numel() for tensor in fisher.values()]}
     kept |= {"sequences": result.sizes, "sums": result.blocks}
     (out / "blocks.part").write_text(json.dumps(kept) + "\n")
     os.replace(out / "blocks.part", out / "blocks.json")

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from klnorm_lib.probes.fisher.losses import Loss
 
-CHUNK_BYTES = 2**28  # of gradients held at once, at least one sequence's
+CHUNK_BYTES = 2**28  # of gradients kept at once, at least one sequence's
 
 
 class Func:
-    """Adds up squares of ``vmap(grad(loss))``; holds as many gradients at once as fit into 256 MiB, but at least one.
+    """Adds up squares of ``vmap(grad(loss))``; keeps as many gradients at once as fit into 256 MiB, but at least one.
 
     Attention is eager meanwhile: the fused one has no rule for vmap.
     """

@@ -20,7 +20,7 @@ TRIED = 2  # sequences that are compared with the loop before the first batch
 
 
 class Hooks:
-    """Adds up squared gradients of the known modules by :class:`Taps`, those of the others by ``torch.func``.
+    """Adds up squared gradients of the supported modules by :class:`Taps`, those of the others by ``torch.func``.
 
     Before the first batch two of its sequences are computed by the loop as well. Parameters where the two disagree
     (because a module sees no batch axis, or a parameter is used outside of its module) go to ``torch.func``, or if

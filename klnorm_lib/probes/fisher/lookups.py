@@ -29,11 +29,11 @@ class Lookups(TorchFunctionMode):
             return func(*args, **kwargs)
         given = _SIGNATURE.bind(*args, **kwargs)
         given.apply_defaults()
-        asked = given.arguments
-        if asked["max_norm"] is not None or asked["scale_grad_by_freq"]:
+        call = given.arguments
+        if call["max_norm"] is not None or call["scale_grad_by_freq"]:
             return func(*args, **kwargs)
-        ids, weight, padding = asked["input"], asked["weight"], asked["padding_idx"]
+        ids, weight, padding = call["input"], call["weight"], call["padding_idx"]
         if self._expand and ids.dim() > 1 and len(ids) == 1 < self._rows:
-            asked["input"] = ids = ids.expand(self._rows, *ids.shape[1:])
+            call["input"] = ids = ids.expand(self._rows, *ids.shape[1:])
         padding = None if padding is None else padding % len(weight)
         return self._heard(weight, ids, padding, func(*given.args, **given.kwargs))

@@ -16,7 +16,7 @@ NOT_INPUTS = ("labels", "label", "sentence_order_label", "next_sentence_label")
 def kind_of(model: nn.Module) -> str:
     """Which loss a transformers model is trained with: "masked", "causal", "seq2seq" or "classification".
 
-    Told by the class (or what it inherits from, so that a model changed by a method is known) in transformers'
+    By the class (or what it inherits from, so that a model changed by a method is recognised) in transformers'
     own lists of model classes. Raises ``ValueError`` for any other model: it needs a loss of its own.
     """
     from transformers.models.auto import modeling_auto as auto
@@ -36,8 +36,9 @@ def kind_of(model: nn.Module) -> str:
         if kinds:
             return kinds[0].split()[0]
     raise ValueError(
-        f"no loss is known for {type(inner).__name__}; known are masked, causal and sequence-to-sequence language "
-        "models and classifiers of sequences or sound of transformers. Give loss=, a function (model, batch) -> (B,)"
+        f"no loss is defined for {type(inner).__name__}; supported are masked, causal and sequence-to-sequence "
+        "language models and classifiers of sequences or sound of transformers. Give loss=, a function "
+        "(model, batch) -> (B,)"
     )
 
 

@@ -52,7 +52,7 @@ Rule = Callable[..., Iterator[tuple[str, Contribution]]]
 
 
 def rule_for(module: nn.Module) -> Rule | None:
-    """How to get the gradients of the module's own parameters, or None for a module that is not known."""
+    """How to get the gradients of the module's own parameters, or None for an unsupported module."""
     if "forward" in vars(module):  # replaced on this one module
         return None
     forward = type(module).forward

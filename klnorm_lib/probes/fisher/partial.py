@@ -19,10 +19,10 @@ FILE = "partial.safetensors"
 class Partial:
     """Sums over ``done`` sequences: every element (``sums``), and of each block every tensor (``blocks``).
 
-    ``sizes``: sequences of each block. ``told``: what decides the numbers. ``predicted``: tokens that were predicted.
+    ``sizes``: sequences of each block. ``provenance``: what decides the numbers. ``predicted``: predicted tokens.
     """
 
-    told: dict[str, Any]
+    provenance: dict[str, Any]
     sums: dict[str, Tensor] = field(default_factory=dict)
     blocks: list[list[float]] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
@@ -53,36 +53,37 @@ class Partial:
         if not self.done:
             return
         out.mkdir(parents=True, exist_ok=True)
-        told = {"told": self.told, "sizes": self.sizes, "predicted": self.predicted, "seconds": self.seconds}
+        state = {"told": self.provenance, "sizes": self.sizes, "predicted": self.predicted, "seconds": self.seconds}
         tensors = {**self.sums, "/blocks": torch.tensor(self.blocks, dtype=torch.float64)}
         names = json.dumps(list(self.sums))
-        save_file(tensors, out / f"{FILE}.part", metadata={"partial": json.dumps(told), "names": names})
+        save_file(tensors, out / f"{FILE}.part", metadata={"partial": json.dumps(state), "names": names})
         os.replace(out / f"{FILE}.part", out / FILE)
 
     @classmethod
-    def resume(cls, out: Path, told: dict[str, Any]) -> Partial:
-        """What ``out`` holds of the computation ``told``, or an empty one.
+    def resume(cls, out: Path, provenance: dict[str, Any]) -> Partial:
+        """What ``out`` has of the computation ``provenance``, or an empty one.
 
         Raises ``ValueError`` for a file that is corrupt, or that belongs to another computation, naming what differs.
         """
         from safetensors import SafetensorError, safe_open
 
         path = out / FILE
-        told = json.loads(json.dumps(told))
+        provenance = json.loads(json.dumps(provenance))
         if not path.exists():
-            return cls(told)
+            return cls(provenance)
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata()
-                held = json.loads(metadata["partial"])
+                saved = json.loads(metadata["partial"])
                 sums = {name: file.get_tensor(name) for name in json.loads(metadata["names"])}
                 blocks = file.get_tensor("/blocks").tolist()
         except (SafetensorError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is corrupt or truncated ({error}); delete it to start afresh") from error
-        other = [f"{key} is {held['told'].get(key)!r}, not {told.get(key)!r}" for key in sorted({*told, *held["told"]})
-                 if held["told"].get(key) != told.get(key)]  # fmt: skip
+        was = saved["told"]
+        differing = [key for key in sorted({*provenance, *was}) if was.get(key) != provenance.get(key)]
+        other = [f"{key} is {was.get(key)!r}, not {provenance.get(key)!r}" for key in differing]
         if other:
             raise ValueError(
-                f"{out} holds the beginning of another computation: {'; '.join(other)}. Use another --out or delete it"
+                f"{out} has the beginning of another computation: {'; '.join(other)}. Use another --out or delete it"
             )
-        return cls(told, sums, blocks, held["sizes"], held["predicted"], held["seconds"])
+        return cls(provenance, sums, blocks, saved["sizes"], saved["predicted"], saved["seconds"])

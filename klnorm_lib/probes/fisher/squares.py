@@ -1,4 +1,4 @@
-"""Sums over sequences of squared gradients, without a gradient of every sequence held at once.
+"""Sums over sequences of squared gradients, without a gradient of every sequence kept at once.
 
 A matrix parameter's gradient for sequence n is a product over its tokens, left_n^T right_n, or a scatter of rows, or
 (a decoder tied to the word embedding) both together. Tokens of all sequences lie one after the other; ``offsets``
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-WHOLE = 2**20  # elements of a parameter up to which one buffer holds a whole gradient; above, blocks that fit caches
+WHOLE = 2**20  # elements of a parameter up to which one buffer has a whole gradient; above, blocks that fit caches
 BLOCK = 2**18
 ON_ACCELERATOR = 2**26  # elements of gradients that an accelerator multiplies at once
 

@@ -50,7 +50,7 @@ class FisherTable(Mapping):
 
     def __post_init__(self) -> None:
         if not self.tensors:
-            raise ValueError("the table holds no tensor")
+            raise ValueError("the table has no tensor")
         for name, entry in self.tensors.items():
             if not (math.isfinite(entry.sum) and entry.sum >= 0):
                 raise ValueError(f"the Fisher information of {name} sums to {entry.sum}; squares cannot")
@@ -75,9 +75,9 @@ class FisherTable(Mapping):
     def save(self, path: str | Path) -> Path:
         """Write the table as JSON; returns the path."""
         tensors = {name: {"sum": entry.sum, "numel": entry.numel} for name, entry in self.tensors.items()}
-        told = {"format": FORMAT, "provenance": self.provenance, "tensors": tensors}
+        saved = {"format": FORMAT, "provenance": self.provenance, "tensors": tensors}
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+        Path(path).write_text(json.dumps(saved, indent=1) + "\n", "utf-8")
         return Path(path)
 
     @classmethod
@@ -92,11 +92,11 @@ class FisherTable(Mapping):
             fisher, provenance = load_fisher(path)
             return cls.of(fisher, **provenance)
         try:
-            told = json.loads(path.read_text("utf-8"))
-            if told["format"] != FORMAT:
-                raise ValueError(f"it has format {told['format']}, this library reads {FORMAT}")
-            tensors = {name: TensorSum(float(t["sum"]), int(t["numel"])) for name, t in told["tensors"].items()}
-            return cls(tensors, dict(told["provenance"]))
+            saved = json.loads(path.read_text("utf-8"))
+            if saved["format"] != FORMAT:
+                raise ValueError(f"it has format {saved['format']}, this library reads {FORMAT}")
+            tensors = {name: TensorSum(float(t["sum"]), int(t["numel"])) for name, t in saved["tensors"].items()}
+            return cls(tensors, dict(saved["provenance"]))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             what = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{path} is no Fisher table: {what}; make one with `klnorm fisher`") from error
@@ -127,7 +127,7 @@ def find(path_or_name: str | Path, ending: str = ".json") -> Path:
 
 
 def without_prefix(fisher: Mapping[str, Tensor], base: str) -> dict[str, Tensor]:
-    """The same tensors under the encoder's own names: ``base.`` taken off where it stands.
+    """The same tensors under the encoder's own names: ``base.`` taken off where it is.
 
     Raises ``ValueError`` if two names would become one.
     """
@@ -168,7 +168,7 @@ def load_fisher(path_or_name: str | Path) -> tuple[dict[str, Tensor], dict[str, 
     """``(fisher, provenance)``: full tensors in float32 from a file, or those that ship for an encoder of that name.
 
     Raises ``FileNotFoundError`` as :func:`find` does, and ``ValueError`` for a file that is truncated, was not written
-    by :func:`save_fisher`, or holds elements that no square can be.
+    by :func:`save_fisher`, or has elements that no square can be.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -180,7 +180,7 @@ def load_fisher(path_or_name: str | Path) -> tuple[dict[str, Tensor], dict[str, 
     except SafetensorError as error:
         raise ValueError(f"{path} is corrupt or truncated ({error}); make it again with `klnorm fisher`") from error
     if "klnorm_fisher" not in metadata:
-        raise ValueError(f"{path} says nothing of its origin: it holds other tensors than a Fisher information")
+        raise ValueError(f"{path} says nothing of its origin: it has other tensors than a Fisher information")
     _check(fisher, str(path))
     return fisher, json.loads(metadata["klnorm_fisher"])
 

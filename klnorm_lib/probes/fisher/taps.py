@@ -1,4 +1,4 @@
-"""Hooks that hand over, in one backward pass, what every known module's parameters contribute for each sequence."""
+"""Hooks that hand over, in one backward pass, what every supported module's parameters contribute for each sequence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from klnorm_lib.probes.fisher.squares import Product, Rows, add_squares
 
 
 class Taps:
-    """Listens to the known modules that hold ``wanted`` parameters, and adds up squares per parameter in ``sums``.
+    """Listens to the supported modules that have ``wanted`` parameters, and adds up squares per parameter in ``sums``.
 
     A parameter that is used more than once in a pass (a tied decoder, a layer that is run twice) is squared when all
     its uses have been heard. Modules whose input has no batch axis are noted in ``without_batch`` (parameter name ->

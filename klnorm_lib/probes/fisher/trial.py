@@ -22,7 +22,7 @@ class Plan:
     """How to go about a model with hooks.
 
     ``selects``: logits at labelled tokens only; ``expand``: ids without batch axis are expanded; ``reasons``:
-    parameter name -> why hooks cannot do it; ``silent``: names of parameters that no known module holds, and that the
+    parameter name -> why hooks cannot do it; ``silent``: names of parameters that no supported module has, and that the
     loss does not depend on as far as was seen.
     """
 
@@ -111,7 +111,7 @@ def _doubt(plan: Plan, taps: Taps, model: nn.Module, reference: Loop) -> None:
             plan.reasons[name] = f"{taps.without_batch[name]} sees no batch axis"
         elif name not in taps.covered:
             if name in reference.used:
-                plan.reasons[name] = f"{owner} is not a known kind of module"
+                plan.reasons[name] = f"{owner} is not a supported kind of module"
             else:
                 plan.silent.add(name)
         else:

@@ -19,7 +19,7 @@ def fingerprint(model: nn.Module, mean, directions: Sequence[Mapping[str, Tensor
     digest = hashlib.sha256(json.dumps([FORMAT, type(model).__name__, mean.kind]).encode())
     for part in (mean.own, dict(model.named_buffers()), *directions, *mean.batches):
         for name, value in sorted(part.items()):
-            digest.update(f"{name} {_told(value)};".encode())
+            digest.update(f"{name} {_text(value)};".encode())
             if isinstance(value, Tensor):
                 digest.update(_bytes(value))
         digest.update(b"|")
@@ -28,7 +28,7 @@ def fingerprint(model: nn.Module, mean, directions: Sequence[Mapping[str, Tensor
     return digest.hexdigest()
 
 
-def _told(value) -> str:
+def _text(value) -> str:
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
 
 

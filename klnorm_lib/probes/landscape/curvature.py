@@ -48,7 +48,7 @@ def hessian_trace(
     sets, so their draws are paired. ``scale``: :math:`s_j` by parameter name, broadcast over the parameter; 1 if
     ``None``. With :func:`filter_scale` the result is the mean second derivative of filter-normalised sections; what
     ``scale`` leaves out is then not moved. ``sets=None``: one set, ``all``. The loss is differentiated twice, so it
-    costs a few forward passes for each probe, and the graph of one batch is held in memory; weights stay as they are.
+    costs a few forward passes for each probe, and the graph of one batch is kept in memory; weights stay as they are.
     Raises ``ValueError`` for fewer than one probe, or a set that names what is not there.
     """
     if probes < 1:
@@ -59,10 +59,10 @@ def hessian_trace(
     for label, chosen in sets.items():
         unknown = sorted(set(chosen.masks) - set(shapes))
         if unknown:
-            raise ValueError(f"set {label!r} holds {unknown[0]!r}, which the model or scale has not")
+            raise ValueError(f"set {label!r} contains {unknown[0]!r}, which the model or scale has not")
     # Entries in no set are not probed: they would add nothing but noise.
     masks = {n: [s.masks[n] for s in sets.values() if n in s.masks] for n in shapes}
-    union = {n: torch.stack(held).any(0) for n, held in masks.items() if held}
+    union = {n: torch.stack(parts).any(0) for n, parts in masks.items() if parts}
     found = {label: [0.0] * probes for label in sets}
     with at_rest(model, gradients=True):
         loss_at = MeanLoss(model, batches, loss)
@@ -94,5 +94,5 @@ def _signs(weights, union: Mapping[str, Tensor], seed: int, scale: Mapping[str, 
 
 
 def _total(terms: Mapping[str, Tensor], chosen: ParameterSet) -> float:
-    held = ((terms[n], mask) for n, mask in chosen.masks.items() if n in terms)
-    return float(sum((t * mask.to(t.device)).double().sum() for t, mask in held))
+    inside = ((terms[n], mask) for n, mask in chosen.masks.items() if n in terms)
+    return float(sum((t * mask.to(t.device)).double().sum() for t, mask in inside))

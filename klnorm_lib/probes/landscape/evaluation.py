@@ -21,7 +21,7 @@ Batches = Iterable[Mapping[str, Any]]
 class MeanLoss(nn.Module):
     """The mean over all sequences of a loss (model, batch) -> (B,), as a function of the weights.
 
-    ``loss=None`` takes the loss that the model was trained with, told by its class. Weights are given by the names of
+    ``loss=None`` takes the loss that the model was trained with, by its class. Weights are given by the names of
     ``model.named_parameters()``; those not given are the model's own. Raises ``ValueError`` for no batch, and for a
     loss that does not give one value a sequence.
     """
@@ -67,8 +67,8 @@ class MeanLoss(nn.Module):
 
 
 def _name(loss: Any) -> str:
-    told = loss if hasattr(loss, "__qualname__") else type(loss)
-    return f"{told.__module__}.{told.__qualname__}"
+    function = loss if hasattr(loss, "__qualname__") else type(loss)
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Sections of a loss along one or more directions, on a grid that holds the origin."""
+"""Sections of a loss along one or more directions, on a grid that contains the origin."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Section:
         as one; the origin is left out.
         """
         radii = np.sqrt(sum(g**2 for g in np.meshgrid(*self.axes, indexing="ij"))).ravel().round(12)
-        known = np.unique(radii[radii > 0])
-        return known, np.array([self.losses.ravel()[radii == r].mean() for r in known]) - self.origin
+        distinct = np.unique(radii[radii > 0])
+        return distinct, np.array([self.losses.ravel()[radii == r].mean() for r in distinct]) - self.origin
 
 
 def symmetric(*radii: float) -> np.ndarray:
@@ -85,16 +85,16 @@ def section(
             method = "vmap" if sum(p.numel() for p in mean.own.values()) <= SMALL else "loop"
         points = list(itertools.product(*(axis.tolist() for axis in grid)))
         key = fingerprint(model, mean, directions, grid) if cache is not None else ""
-        with Cache(cache, key) as known:
-            left = [i for i in range(len(points)) if i not in known]
+        with Cache(cache, key) as cached:
+            left = [i for i in range(len(points)) if i not in cached]
             size = chunk if method == "vmap" else 1
             for some in _shown([left[i : i + size] for i in range(0, len(left), size)], progress):
                 if method == "vmap":
                     values = _vectorised(mean, directions, [points[i] for i in some])
                 else:
                     values = [float(mean.at(mean.moved(directions, points[some[0]])))]
-                known.add(some, values)
-            losses = np.array([known[i] for i in range(len(points))]).reshape([len(axis) for axis in grid])
+                cached.add(some, values)
+            losses = np.array([cached[i] for i in range(len(points))]).reshape([len(axis) for axis in grid])
     return Section(tuple(grid), losses, len(left))
 
 
@@ -106,7 +106,7 @@ def _checked(model, directions, axes, method, chunk) -> list[np.ndarray]:
     grid = [np.asarray(axis, dtype=float) for axis in axes]
     for k, axis in enumerate(grid):
         if (axis == 0).sum() != 1:
-            raise ValueError(f"axis {k} must hold the origin once, 0 exactly: {axis.tolist()}; see symmetric()")
+            raise ValueError(f"axis {k} must contain the origin once, 0 exactly: {axis.tolist()}; see symmetric()")
     shapes = {name: p.shape for name, p in model.named_parameters()}
     for k, along in enumerate(directions):
         for name, d in along.items():

@@ -33,8 +33,8 @@ def split(
     ``unit`` says how the share is counted:
 
     - ``tensors``, the published way (Sharma et al. 2024): that share of all tensors, in order of their mean Fisher.
-      Vectors take places in the ranking, so the sets hold unequal numbers of parameters.
-    - ``counts``: matrices in the order of their mean Fisher, taken whole until the set holds that share of their
+      Vectors take places in the ranking, so the sets have unequal numbers of parameters.
+    - ``counts``: matrices in the order of their mean Fisher, taken whole until the set has that share of their
       parameters; of the matrix at the cut, filters drawn at random. Equal counts.
     - ``parameters``: single parameters in order of their own Fisher. Equal counts.
     - ``within``: the same inside each matrix, so that both sets have the same number of entries in every matrix.
@@ -107,11 +107,11 @@ def _counts(scores, share, generator, axes) -> tuple[dict[str, Tensor], ...]:
     places = {name: _places(scores[name], axes[name], generator) for name in order}
     ends = []
     for names, last in ((order, False), (order[::-1], True)):
-        room, masks = int(share * sum(s.numel() for s in scores.values())), {}
+        left, masks = int(share * sum(s.numel() for s in scores.values())), {}
         for name in names:
             place = places[name]
-            masks[name] = place >= place.numel() - room if last else place < room
-            room = max(0, room - place.numel())
+            masks[name] = place >= place.numel() - left if last else place < left
+            left = max(0, left - place.numel())
         ends.append(masks)
     return tuple(ends)
 
