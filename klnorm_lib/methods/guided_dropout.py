@@ -106,22 +106,11 @@ class GuidedDropout(Method):
     def from_fisher(
         cls,
         fisher: Mapping[str, Any] | str | PathLike,
-        p_upper: float = argument(0.1, "rate of the least informative site, below 1"),
-        p_lower: float = argument(0.0, "rate of the most informative site, at least 0"),
-        rule: str = argument(
-            "rank",
-            "from scores to rates: ``rank`` (the published one), ``reverse``, ``random``, ``site_type``, "
-            "``linear`` or ``log``",
-        ),
-        aggregation: str = argument(
-            "tensor_mean",
-            "from weights to the score of a site: ``tensor_mean`` (the published one), ``mass``: mean over all "
-            "weights upstream of the site, or ``sum``: their sum",
-        ),
-        match_mean: float | None = argument(
-            None,
-            "mean rate over the sites to which all rates are scaled, in [0, 1); None: as they are",
-        ),
+        p_upper: float = 0.1,
+        p_lower: float = 0.0,
+        rule: str = "rank",
+        aggregation: str = "tensor_mean",
+        match_mean: float | None = None,
         seed: int = 0,
     ) -> GuidedDropout:
         """The method with its rates made from ``fisher`` now.
