@@ -397,7 +397,7 @@ def test_a_grid_without_the_origin_is_refused(quadratic):
     model, batches = quadratic
     along = direction(model, 0)
     published = np.linspace(-1.5, 1.5, 16)
-    with pytest.raises(ValueError, match="must hold the origin"):
+    with pytest.raises(ValueError, match="must contain the origin"):
         section(model, batches, along, published, loss=quadratic_loss)
     with pytest.raises(ValueError, match="as many axes"):
         section(model, batches, along, symmetric(1.0), symmetric(1.0), loss=quadratic_loss)
