@@ -1,6 +1,7 @@
 """The contract: one penalty, once, in any loop; loud when something would lose it; saved, loaded, copied whole."""
 
 import copy
+import dataclasses
 import json
 import pickle
 
@@ -8,9 +9,11 @@ import pytest
 import torch
 from transformers import BertForQuestionAnswering
 
-from klnorm_lib import VIB, Dropout, KLNorm, MLPHead, NormHead, Report, apply, auxiliary_loss, load
+from klnorm_lib import VIB, Dropout, KLNorm, Method, MLPHead, NormHead, Report, apply, auxiliary_loss, load
 from klnorm_lib.methods import from_dict
+from klnorm_lib.methods.contract.undo import add_module
 from klnorm_lib.methods.penalty import PenaltyLayer
+from klnorm_lib.methods.schedule import Schedule
 from tests import zoo
 from tests.methods.loops import NO_DROPOUT, stir, trainer_for, weights
 
@@ -378,3 +381,35 @@ def test_load_says_what_is_wrong(tmp_path):
     save_file(state, tmp_path / "lacking" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks classifier\.layer\.heads\.mean_bias"):
         load(tmp_path / "lacking")
+
+
+class TwoPasses(PenaltyLayer):
+    """Asks for a second pass and penalises the squared difference of the logits."""
+
+    second_pass = True
+
+    def compare(self, first, second):
+        return (first - second).square().mean()
+
+
+def test_any_penalty_layer_may_ask_for_a_second_pass():
+    @dataclasses.dataclass(frozen=True)
+    class Agreement(Method):
+        name = "agreement"
+
+        def attach(self, model):
+            add_module(model, self.name, TwoPasses(Schedule(), keep_step=False))
+            return ["two passes in training"]
+
+    model = zoo.build("bert")
+    apply(model, Agreement())
+    inputs = zoo.batch(model)
+    seen = []
+    model.bert.register_forward_hook(lambda module, given, outputs: seen.append(outputs))
+    outputs = model.train()(**inputs)
+    assert len(seen) == 2
+    assert auxiliary_loss(model) > 0
+    outputs.loss.backward()
+    model.eval()(**inputs)
+    assert len(seen) == 3
+    assert auxiliary_loss(model) == 0
