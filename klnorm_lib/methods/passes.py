@@ -10,8 +10,8 @@ from torch import Tensor
 from klnorm_lib.methods.penalty import PenaltyLayer
 
 _NO_LOSS = (
-    "a method that compares two passes takes the mean of their task losses, so the model must compute them: pass labels "
-    "to the model's call and use outputs.loss. A loss of your own from the logits would see one of the two passes only"
+    "a method that compares two passes takes the mean of their task losses, so the model must compute them: pass "
+    "labels to the model's call and use outputs.loss. A loss of your own from the logits would see one of the passes only"
 )
 
 
@@ -35,8 +35,9 @@ def twice(
         return first
     if logits is None or logits.ndim != 2:
         raise ValueError(
-            "two passes are compared by one prediction an example, outputs.logits of shape (batch, outputs); this model "
-            f"gives {'none' if logits is None else tuple(logits.shape)}. Use a sequence or audio classification model"
+            "two passes are compared by one prediction an example, outputs.logits of shape (batch, outputs); this "
+            f"model gives {'none' if logits is None else tuple(logits.shape)}. Use a sequence or audio classification "
+            "model"
         )
     others, other_total = one_pass()
     other_loss, other_logits = loss_and_logits(others, has_labels)
