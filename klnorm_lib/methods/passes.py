@@ -11,7 +11,7 @@ from klnorm_lib.methods.penalty import PenaltyLayer
 
 _NO_LOSS = (
     "a method that compares two passes takes the mean of their task losses, so the model must compute them: pass "
-    "labels to the model's call and use outputs.loss. A loss of your own from the logits would see one of the passes only"
+    "labels to the model's call and use outputs.loss. A loss of your own from the logits would see one pass only"
 )
 
 
