@@ -39,6 +39,10 @@ class Together:
         """Those of the methods, each under ``method.field``."""
         return {f"{method.name}.{key}": value for method in self.methods for key, value in method.later.items()}
 
+    def added_parameters(self, width: int, outputs: int = 2) -> int:
+        """The sum over the methods."""
+        return sum(method.added_parameters(width, outputs) for method in self.methods)
+
     def to_dict(self) -> dict:
         """All hyperparameters as plain JSON, each under ``method.field``."""
         values = {"name": self.name}

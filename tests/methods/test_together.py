@@ -1,6 +1,7 @@
 import pytest
 
 from klnorm_lib import methods
+from klnorm_lib.methods import counting
 
 
 def test_name_fields_and_way_back():
@@ -13,6 +14,7 @@ def test_name_fields_and_way_back():
     assert saved["klnorm.beta"] == 0.5
     assert methods.from_dict(saved) == both
     assert both.version == sum(method.version for method in both.methods)
+    assert counting.added_parameters(both, 32) == counting.added_parameters(both.methods[1], 32) == 4 * 16 * 32 + 2 * 32
 
 
 @pytest.mark.parametrize(
