@@ -61,8 +61,9 @@ class Registry(Mapping[str, type[Method]]):
 def _add(methods: dict[str, type[Method]], name: str, cls: object, entry: str) -> None:
     if not (isinstance(cls, type) and issubclass(cls, Method)):
         raise TypeError(f"{entry} is {cls!r}, which is no subclass of klnorm_lib.Method")
-    if cls.name != name:
-        raise ValueError(f"{entry} gives a method that calls itself {cls.name!r}; both names must be the same")
+    own = getattr(cls, "name", None)
+    if own != name:
+        raise ValueError(f"{entry} gives a method that calls itself {own!r}; both names must be the same")
     if name in methods or name == PLAIN or PLUS in name:
         raise ValueError(f"{entry}: the name {name!r} is taken or cannot be used; choose another one for the method")
     methods[name] = cls

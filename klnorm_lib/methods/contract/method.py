@@ -25,8 +25,6 @@ from klnorm_lib.sites import unwrap
 PROPERTIES = (
     "identity_at_init", "deterministic", "batch_invariant", "mean_preserving", "mergeable", "zero_inference_cost",
 )  # fmt: skip
-
-
 TRAINING_ONLY = frozenset(PROPERTIES) - {"mean_preserving"}  # of what changes the loss or the gradients alone
 
 
@@ -60,14 +58,14 @@ class Method:
       ones, in the same order (single numbers apart, such as the penalty's), on as many parameters.
     """
 
-    def __init_subclass__(cls, **kwargs) -> None:
-        super().__init_subclass__(**kwargs)
-        describe(cls)
-
     name: ClassVar[str]
     version: ClassVar[int] = 1
     later: ClassVar[Mapping[str, object]] = MappingProxyType({})
     properties: frozenset[str] = frozenset()
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        describe(cls)
 
     def attach(self, model: nn.Module) -> list[str]:
         """Change ``model`` (unwrapped) in place; return one line a change; raise ``ValueError`` if nothing matched."""
