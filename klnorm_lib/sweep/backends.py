@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from joblib import register_parallel_backend
+
 DASK, RAY = "klnorm-dask", "klnorm-ray"
 
 
@@ -19,7 +21,6 @@ class Raising:
 
 def register_dask() -> None:
     """joblib's Dask backend, which also tells of a task that killed its worker again and again (joblib's waits on)."""
-    from joblib import register_parallel_backend
     from joblib._dask import DaskDistributedBackend
 
     class Dask(Raising, DaskDistributedBackend):
@@ -41,7 +42,6 @@ def register_dask() -> None:
 
 def register_ray() -> None:
     """Ray's backend for joblib, with results as they come rather than all at the end."""
-    from joblib import register_parallel_backend
     from ray.util.joblib.ray_backend import RayBackend
 
     class Ray(Raising, RayBackend):

@@ -7,13 +7,19 @@ reachable from this machine only.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import joblib
+from joblib.externals.loky import get_reusable_executor
+
+from klnorm_lib.study import cache
 from klnorm_lib.study.errors import StudyError
+from klnorm_lib.sweep import backends
 
 ENGINES = ("local", "dask", "ray")
 LOOPBACK = "127.0.0.1"
@@ -40,8 +46,6 @@ class Engine:
 
         Raises what the engine raises when a worker dies; what was handed out and has not come back is then lost.
         """
-        import joblib
-
         with joblib.parallel_config(**self.options):
             parallel = joblib.Parallel(
                 n_jobs=self.width, return_as="generator_unordered", batch_size=1, pre_dispatch=self.width
@@ -73,12 +77,8 @@ def start(name: str, jobs: int = 1, threads: int = 1, scheduler: str | None = No
 
 def _local(stack: ExitStack, jobs: int, threads: int, scheduler: None) -> Engine:
     if jobs == 1:
-        from klnorm_lib.study import cache
-
         stack.enter_context(cache.keeping())
         return Engine("local", 1, own_process=False, options={"backend": "sequential"})
-    from joblib.externals.loky import get_reusable_executor
-
     stack.callback(lambda: get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True))
     return Engine("local", jobs, options={"backend": "loky", "inner_max_num_threads": threads})
 
@@ -87,8 +87,6 @@ def _dask(stack: ExitStack, jobs: int, threads: int, scheduler: str | None) -> E
     _need("distributed", "dask")
     import dask
     from distributed import Client, LocalCluster
-
-    from klnorm_lib.sweep import backends
 
     backends.register_dask()
     if scheduler is None:
@@ -117,8 +115,6 @@ def _ray(stack: ExitStack, jobs: int, threads: int, scheduler: str | None) -> En
         own = {"num_cpus": jobs, "include_dashboard": False, "object_store_memory": 100 * 2**20}
     import ray
 
-    from klnorm_lib.sweep import backends
-
     backends.register_ray()
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level="error", **(own if scheduler is None else {"address": scheduler}))
@@ -127,7 +123,5 @@ def _ray(stack: ExitStack, jobs: int, threads: int, scheduler: str | None) -> En
 
 
 def _need(module: str, extra: str) -> None:
-    from importlib.util import find_spec
-
-    if find_spec(module) is None:
+    if importlib.util.find_spec(module) is None:
         raise StudyError(f"the engine needs {module}, which is not installed: pip install 'klnorm-lib[{extra}]'")

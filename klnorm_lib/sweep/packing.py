@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 
 SHARE = 0.95  # of a card's memory, for all processes on it together
@@ -31,8 +32,6 @@ def visible_cards(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
     named = (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return tuple(card.strip() for card in named.split(",") if card.strip())
-    import torch
-
     return tuple(str(number) for number in range(torch.cuda.device_count()))
 
 
@@ -78,7 +77,5 @@ def use_card(packing: Packing) -> None:
         return
     card, share = assign(take_slot(packing), packing.jobs, cards)
     os.environ["CUDA_VISIBLE_DEVICES"] = card
-    import torch
-
     if torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(share, 0)

@@ -16,10 +16,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from scipy import stats
+
 from klnorm_lib import studies
 from klnorm_lib.study import store
 from klnorm_lib.study.errors import StudyError
 from klnorm_lib.study.record import Record
+from klnorm_lib.study.rows import decode
 from klnorm_lib.study.stats.paired import Replicate
 from klnorm_lib.sweep.execution import Item, Options, Summary, execute
 from klnorm_lib.sweep.index import RecordIndex, run_of
@@ -162,8 +165,6 @@ def differing(old: Record, new: Record) -> list[str]:
 
 def tolerance(old: Iterable[Record], k: int) -> float:
     """How far the mean of ``k`` remade replicates may be from that of the same committed ones, on another machine."""
-    from scipy import stats
-
     scores = [(r, r.test[r.task["primary_metric"]]) for r in old]
     values = [value for _, value in scores if value is not None]
     if not values:
@@ -179,8 +180,6 @@ def row_error(record: Record) -> float:
     """Standard error that the sample of test rows leaves in the primary score of one run."""
     entry = record.row_scores.get("test")
     if entry is not None:
-        from klnorm_lib.study.rows import decode
-
         values = decode(entry)
         return float(values.std(ddof=1) / math.sqrt(len(values)))
     score, count = record.test[record.task["primary_metric"]], record.rows["test"]

@@ -10,10 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from klnorm_lib.study import cache, store
+import torch
+from threadpoolctl import threadpool_limits
+
+from klnorm_lib.study import cache, runner, store
 from klnorm_lib.study.record import Record
 from klnorm_lib.study.spec import Run
 from klnorm_lib.sweep import packing
+from klnorm_lib.sweep.notebook import in_notebook
 
 _kept_open: list[Any] = []  # what this process keeps open until it ends
 
@@ -74,9 +78,6 @@ def _ready(options: WorkerOptions) -> Iterator[None]:
 @contextmanager
 def with_threads(threads: int) -> Iterator[None]:
     """Within this block torch and BLAS compute with so many threads: a run's numbers may depend on it."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -87,16 +88,12 @@ def with_threads(threads: int) -> Iterator[None]:
 
 
 def _one(job: Job, options: WorkerOptions) -> Outcome:
-    from klnorm_lib.study.runner import run_hash
-
     try:
-        hash = run_hash(job.run)
+        hash = runner.run_hash(job.run)
         status = job.recorded.get(hash)
         if status == "finished" or (status == "failed" and not options.retry):
             return Outcome(job.number, status, hash, new=False)
         if options.notebooks is not None:
-            from klnorm_lib.sweep.notebook import in_notebook
-
             record = in_notebook(job.run, job.study, options.threads, options.notebooks, hash)
         else:
             record = recorded(job.run, job.study)
@@ -114,12 +111,10 @@ def _one(job: Job, options: WorkerOptions) -> Outcome:
 
 def recorded(run: Run, study: Mapping[str, Any] | None) -> Record:
     """The record of a run, of a failed one too; raises what kept it from starting."""
-    from klnorm_lib.study.runner import run as carry
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.jsonl"
         try:
-            return carry(run, path, progress=False, study=study)
+            return runner.run(run, path, progress=False, study=study)
         except Exception:
             if not path.is_file():
                 raise
@@ -128,12 +123,10 @@ def recorded(run: Run, study: Mapping[str, Any] | None) -> Record:
 
 def lost(job: Job, options: WorkerOptions, reason: str) -> Outcome:
     """The failure of a run whose worker died under it each time, recorded if its data can be loaded here."""
-    from klnorm_lib.study.runner import failed
-
     message = f"its process died each time it was tried; out of memory? ({reason})"
     try:
         with with_threads(options.threads):
-            record = failed(job.run, "WorkerDied", message, job.study)
+            record = runner.failed(job.run, "WorkerDied", message, job.study)
     except Exception:
         return Outcome(job.number, "failed", message=message)
     return Outcome(job.number, "failed", record.hash, record, f"WorkerDied: {message}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from klnorm_lib.study.errors import StudyError
 from klnorm_lib.study.record import Record
+from klnorm_lib.study.rows import decode
 from klnorm_lib.study.spec import ELSEWHERE
 from klnorm_lib.study.stats import aggregate, metric, resample
 from klnorm_lib.study.stats.comparison import Comparison
@@ -140,8 +141,6 @@ def _verdict(mean: Mean, rows, level, margin, better_larger, notes: list[str], a
 
 def _signed_rows(arms: Sequence[tuple[int, Sequence[Record]]], name: str | None) -> np.ndarray | str:
     """The signed sum of the arms for each replicate and test row, or in words why there is none."""
-    from klnorm_lib.study.rows import decode
-
     entries = [[metric.rows(record, name) for record in arm] for _, arm in arms]
     if not entries[0] or any(entry is None for arm in entries for entry in arm):
         return "no row scores: the error of the test rows is not included"
