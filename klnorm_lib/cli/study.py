@@ -12,8 +12,8 @@ from klnorm_lib.cli import completion, output
 from klnorm_lib.cli.application import app
 
 if TYPE_CHECKING:
+    from klnorm_lib.sweep.design import Grid
     from klnorm_lib.sweep.execution import Options, Summary
-    from klnorm_lib.sweep.grid import Grid
     from klnorm_lib.sweep.remake import Remade
 
 

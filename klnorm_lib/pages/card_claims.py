@@ -10,7 +10,7 @@ import numpy as np
 
 from klnorm_lib.study import Record
 from klnorm_lib.study.stats import Scores, differences, t_interval, verdict
-from klnorm_lib.sweep.grid import Grid
+from klnorm_lib.sweep.design import Grid
 
 Members = dict[tuple[str, int, str, str], list[Record]]
 CLAIMS = {"klnorm-tiny": "klnorm_tiny", "klnorm-tiny-speech": "klnorm_tiny_speech"}  # encoder: study of its claim

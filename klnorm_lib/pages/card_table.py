@@ -9,7 +9,7 @@ import numpy as np
 from klnorm_lib.pages.card_claims import NONE, Against, arms_of, complete, final, scores, settings_of
 from klnorm_lib.study import Record
 from klnorm_lib.study.stats import Scores
-from klnorm_lib.sweep.grid import Grid
+from klnorm_lib.sweep.design import Grid
 
 STUDIES = {"klnorm-tiny": "text_table"}  # encoder: the study of its table
 Table = dict[tuple[str, str, int], dict[str, Scores]]

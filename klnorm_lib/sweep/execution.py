@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from klnorm_lib.study.spec import Run
-from klnorm_lib.sweep.grid import Grid, Item, load
+from klnorm_lib.sweep.design import Grid, Item
+from klnorm_lib.sweep.grid import load
 from klnorm_lib.sweep.index import RecordIndex, identity
 from klnorm_lib.sweep.progress import StudyProgress
 from klnorm_lib.sweep.worker import Job

@@ -11,7 +11,8 @@ from klnorm_lib import studies
 from klnorm_lib.study import store
 from klnorm_lib.study.errors import StudyError
 from klnorm_lib.study.record import Record
-from klnorm_lib.sweep.grid import load, run_key
+from klnorm_lib.sweep.design import run_key
+from klnorm_lib.sweep.grid import load
 
 
 def by_study(paths: Iterable[str | Path] | None = None) -> dict[str, list[Record]]:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from klnorm_lib import study
-from klnorm_lib.sweep import execution, grid
+from klnorm_lib.sweep import design, execution, grid
 from klnorm_lib.sweep.execution import Options, execute
 from klnorm_lib.sweep.index import RecordIndex, identity, run_of
 from klnorm_lib.sweep.progress import StudyProgress, spell
@@ -25,7 +25,7 @@ def frozen(tmp_path_factory):
 
 def items(runs, arm="a", stage="final"):
     told = {"name": "s", "part": "p", "arm": arm, "label": arm, "stage": stage, "trial": {}, "trials": 1}
-    return [grid.Item(run, told) for run in runs]
+    return [design.Item(run, told) for run in runs]
 
 
 def test_what_is_recorded_is_not_done_again(frozen, tmp_path):
