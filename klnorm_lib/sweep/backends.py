@@ -1,4 +1,4 @@
-"""Two of joblib's backends, mended where a study leans on them: results as they come, and no waiting for the dead."""
+"""Two of joblib's backends, adapted to studies: results as they come, and an error where a worker has died."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ DASK, RAY = "klnorm-dask", "klnorm-ray"
 
 
 class Raising:
-    """Raises what a worker's death put in the place of a result."""
+    """Raises the error that a task has in place of a result."""
 
     def retrieve_result_callback(self, out):
-        """The results of a task; raises the error that there is instead."""
+        """The results of a task; raises the error if there is one."""
         if isinstance(out, BaseException):
             raise out
         return super().retrieve_result_callback(out)
 
 
 def register_dask() -> None:
-    """joblib's Dask backend, which also tells of a task that killed its worker again and again (joblib's waits on)."""
+    """joblib's Dask backend, which also reports a task that killed its worker again and again (joblib's waits on)."""
     from joblib._dask import DaskDistributedBackend
 
     class Dask(Raising, DaskDistributedBackend):

@@ -69,7 +69,7 @@ _Loader.add_implicit_resolver(
 
 
 class _Section:
-    """A mapping of the file that knows where it stands and which keys it may have."""
+    """A mapping of the file with its position, for messages, and the keys that it may have."""
 
     def __init__(self, values: Any, where: str, keys: Sequence[str]) -> None:
         if not isinstance(values, Mapping):

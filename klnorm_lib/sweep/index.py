@@ -18,7 +18,7 @@ from klnorm_lib.study.plain import to_plain
 from klnorm_lib.study.record import Record
 from klnorm_lib.study.spec import ELSEWHERE, LATER, Run
 
-NOT_HASHED = (*ELSEWHERE, "method_args")  # not in the hash as they stand
+NOT_HASHED = (*ELSEWHERE, "method_args")  # not in the hash as they are
 OF_THE_MOMENT = ("created", "time", "memory")  # fields of a record that differ from one try to the next
 LABEL = ("name", "arm", "stage")  # of a study: one record for each, though the run be the same
 

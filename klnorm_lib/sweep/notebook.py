@@ -50,7 +50,7 @@ def in_notebook(run: Run, study: Mapping[str, Any] | None, threads: int, folder:
 
 
 def name(run: Run, study: Mapping[str, Any] | None, hash: str) -> str:
-    """A file name that tells the run: arm, task, size, replicate, and the beginning of its hash."""
+    """A file name that identifies the run: arm, task, size, replicate, and the beginning of its hash."""
     arm = run.method if study is None else f"{study['stage']}-{study['arm']}"
     task = run.task or Path(run.data).stem
     return f"{task}-{run.size or 'all'}-{arm}-{run.split_seed}-{run.seed}-{hash[:12]}"

@@ -58,7 +58,7 @@ class ResultName:
 class Remade:
     """Committed and remade scores of a result, by replicate; ``same`` if the machine and the versions are the same.
 
-    ``other`` names what is not as it was: a hash says of other data, weights, threads or device.
+    ``other`` names what is not as it was: another hash means other data, weights, threads or device.
     """
 
     result: ResultName

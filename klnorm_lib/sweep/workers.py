@@ -100,7 +100,7 @@ class Workers:
 
 
 def order(run: Run) -> tuple:
-    """Runs that share rows stand together; where a fit shares features, those of one encoder."""
+    """Runs that share rows come together; where a fit shares features, those of one encoder."""
     rows = (run.size or 0, run.split_seed)
     near = (1, run.encoder, *rows) if fit_of(run.method).shares_features else (0, *rows, run.encoder)
     return (run.task or run.data or "", *near)

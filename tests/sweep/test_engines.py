@@ -29,7 +29,7 @@ WORKERS = {  # what the command line of a process that does the runs holds
 }
 
 
-def told(path):
+def lasting_by_key(path):
     """Every record of a file by hash and arm, without what is of the moment."""
     found = {}
     for record in read_records(path):
@@ -58,7 +58,7 @@ def reference(smoke, tmp_path_factory):
     records = tmp_path_factory.mktemp("smoke") / "smoke.jsonl"
     summary = sweep(smoke, records, progress=False)
     assert (summary.planned, summary.made, summary.complete) == (RUNS, RUNS, True)
-    return told(records)
+    return lasting_by_key(records)
 
 
 class Killer(threading.Thread):
@@ -93,11 +93,11 @@ def test_engines_agree_though_a_worker_is_killed(engine, smoke, reference, tmp_p
     summary = sweep(smoke, records, engine=engine, jobs=2, progress=False)
     assert killer.killed is not None
     assert (summary.planned, summary.made, summary.failures) == (RUNS, RUNS, [])
-    assert told(records) == reference
+    assert lasting_by_key(records) == reference
 
 
 @pytest.mark.parametrize("engine", WORKERS)
-def test_an_engine_tells_of_a_task_that_kills_its_worker_and_goes_on(engine):
+def test_an_engine_reports_a_task_that_kills_its_worker_and_goes_on(engine):
     once = {"distributed.scheduler.allowed-failures": 0}
     with dask.config.set(once), engines.start(engine, 2) as running:
         with pytest.raises((TerminatedWorkerError, KilledWorker)):
@@ -108,7 +108,7 @@ def test_an_engine_tells_of_a_task_that_kills_its_worker_and_goes_on(engine):
 def test_ray_gives_the_same_records(smoke, reference, tmp_path):
     summary = sweep(smoke, tmp_path / "smoke.jsonl", engine="ray", jobs=2, progress=False)
     assert (summary.planned, summary.made, summary.failures) == (RUNS, RUNS, [])
-    assert told(tmp_path / "smoke.jsonl") == reference
+    assert lasting_by_key(tmp_path / "smoke.jsonl") == reference
 
 
 def test_a_killed_driver_loses_what_was_under_way_and_nothing_else(smoke, reference, tmp_path):
@@ -127,14 +127,14 @@ def test_a_killed_driver_loses_what_was_under_way_and_nothing_else(smoke, refere
     summary = sweep(smoke, records, progress=False)
     assert (summary.planned, summary.found, summary.made) == (RUNS, len(before), RUNS - len(before))
     assert lines(records)[: len(before)] == before
-    assert told(records) == reference
+    assert lasting_by_key(records) == reference
 
 
 def test_a_run_in_a_notebook_gives_the_same_record_and_stays_as_evidence(reference, tmp_path):
     item = next(item for item in grid.load("smoke").tuning() if item.study["arm"] == "klnorm_b")
     records, folder = tmp_path / "r.jsonl", tmp_path / "r.notebooks"
     assert execute([item], records, Options(notebooks=folder, progress=False)).made == 1
-    ((key, record),) = told(records).items()
+    ((key, record),) = lasting_by_key(records).items()
     assert reference[key] == record
     (notebook,) = folder.glob("*.ipynb")
     assert notebook.name == f"topic_shift-40-tuning-klnorm_b-100-100-{key[0][:12]}.ipynb"
@@ -147,7 +147,7 @@ def test_a_run_in_a_notebook_gives_the_same_record_and_stays_as_evidence(referen
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-def test_a_failure_in_a_notebook_is_told(recorded, tmp_path, monkeypatch):
+def test_a_failure_in_a_notebook_is_reported(recorded, tmp_path, monkeypatch):
     """With the record that the notebook left, or if it left none, with what stopped it."""
     import papermill
 

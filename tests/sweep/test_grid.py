@@ -138,7 +138,7 @@ def test_runs_that_two_parts_share_are_done_once(small):
         ("parts:", "parts: [", "not YAML"),
     ],
 )
-def test_mistakes_are_told_with_their_place(old, new, message):
+def test_mistakes_are_reported_with_their_place(old, new, message):
     assert old in TEXT
     with pytest.raises(StudyError, match=message):
         grid.parse(TEXT.replace(old, new, 1), "small")
@@ -157,14 +157,14 @@ def test_every_packaged_study_can_be_read_and_spelt_out(name):
         assert all(i.run.split_seed < 100 or name.endswith("pilot") for i in final)
 
 
-def test_an_unknown_study_is_told(tmp_path):
+def test_an_unknown_study_is_reported(tmp_path):
     with pytest.raises(StudyError, match="there are .*text"):
         grid.load("texts")
     with pytest.raises(StudyError, match="no study file at"):
         grid.load(tmp_path / "mine.yaml")
 
 
-def test_it_is_known_how_much_of_a_part_is_recorded(small):
+def test_how_much_of_a_part_is_recorded(small):
     tuning = [finished(i, 0.5) for i in small.tuning()]
     final = small.final(tuning)
     planned = len(tuning) + len(final)

@@ -70,9 +70,9 @@ def test_runs_of_one_subset_have_the_same_rows(recorded):
 
 def test_records_that_say_their_study_are_taken_at_their_word(tmp_path, recorded):
     record = recorded["few_labels"][0]
-    told = {"name": "mine", "part": "p", "arm": "a", "label": "a", "stage": "final", "trial": {}, "trials": 1}
-    append(tmp_path / "any.jsonl", replace(record, study=told))
-    assert [r.study for r in by_study([tmp_path / "any.jsonl"])["mine"]] == [told]
+    values = {"name": "mine", "part": "p", "arm": "a", "label": "a", "stage": "final", "trial": {}, "trials": 1}
+    append(tmp_path / "any.jsonl", replace(record, study=values))
+    assert [r.study for r in by_study([tmp_path / "any.jsonl"])["mine"]] == [values]
     append(tmp_path / "none.jsonl", record)
     with pytest.raises(StudyError, match="none.jsonl name no study"):
         by_study([tmp_path / "none.jsonl"])

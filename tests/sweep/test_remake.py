@@ -92,7 +92,7 @@ def test_the_test_rows_own_error_is_the_least_tolerance(committed):
     assert remake.row_error(committed[0]) == pytest.approx(math.sqrt(scores[0] * (1 - scores[0]) / (n - 1)))
 
 
-def test_other_data_is_told(committed):
+def test_other_data_is_reported(committed):
     other = [dataclasses.replace(r, hash="0" * 64) for r in committed]
     assert remake.compare(RESULT, committed, other).other == ("data, weights or method",)
 

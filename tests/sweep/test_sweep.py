@@ -24,8 +24,8 @@ def frozen(tmp_path_factory):
 
 
 def items(runs, arm="a", stage="final"):
-    told = {"name": "s", "part": "p", "arm": arm, "label": arm, "stage": stage, "trial": {}, "trials": 1}
-    return [design.Item(run, told) for run in runs]
+    values = {"name": "s", "part": "p", "arm": arm, "label": arm, "stage": stage, "trial": {}, "trials": 1}
+    return [design.Item(run, values) for run in runs]
 
 
 def test_what_is_recorded_is_not_done_again(frozen, tmp_path):
@@ -47,7 +47,7 @@ def test_other_rows_under_the_same_name_are_another_run(frozen, tmp_path):
     records = tmp_path / "r.jsonl"
     execute([here], records, QUIET)
     reviews.write_text(reviews.read_text().replace("good", "bad"))
-    assert identity(here) == identity(frozen[0])  # by its name alone it cannot be told
+    assert identity(here) == identity(frozen[0])  # by its name alone it cannot be seen
     assert execute([here], records, QUIET).made == 1
     assert len({r.hash for r in study.read_records(records)}) == 2
 
@@ -73,17 +73,17 @@ def test_a_default_written_out_is_the_same_run(frozen):
     assert identity(run) == identity(dataclasses.replace(run, device="cpu", source="mirror"))
 
 
-def test_a_failure_is_recorded_and_told_and_the_rest_goes_on(encoder, reviews, frozen, tmp_path):
+def test_a_failure_is_recorded_and_reported_and_the_rest_goes_on(encoder, reviews, frozen, tmp_path):
     records = tmp_path / "r.jsonl"
     diverging = small.run(encoder, reviews, learning_rate=1e30, max_grad_norm=1e30, steps=3, evaluations=1)
     too_many = dataclasses.replace(frozen[0], size=100_000)
     summary = execute([diverging, too_many, frozen[1]], records, QUIET)
     assert (summary.planned, summary.made, len(summary.failures)) == (3, 1, 2)
     assert not summary.complete
-    told = "\n".join(map(str, summary.failures))
-    assert "NotFiniteError" in told
-    assert "larger than the data" in told
-    assert told.count("klnorm run") == 2
+    text = "\n".join(map(str, summary.failures))
+    assert "NotFiniteError" in text
+    assert "larger than the data" in text
+    assert text.count("klnorm run") == 2
     found = study.read_records(records)
     assert sorted(r.status for r in found) == ["failed", "finished"]
 
@@ -132,7 +132,7 @@ def test_a_record_tells_the_run_again(frozen, tmp_path):
     assert json.loads(index.records[0].to_line())["study"] is None
 
 
-def test_time_left_is_told_from_runs_of_the_same_kind(frozen):
+def test_time_left_comes_from_runs_of_the_same_kind(frozen):
     times = {0: 100.0, 1: None, 2: 50.0}
     with StudyProgress("final", frozen, 2, lambda run: times[run.seed], enabled=False) as shown:
         assert shown.left() == pytest.approx(75 * 3 / 2)

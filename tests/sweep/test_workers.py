@@ -63,7 +63,7 @@ def test_a_run_that_kills_its_worker_again_and_again_fails_alone(at_work):
     assert said[0].startswith("a worker died (RuntimeError)")
 
 
-def test_an_engine_that_gives_nothing_back_is_told(at_work):
+def test_an_engine_that_gives_nothing_back_is_reported(at_work):
     with pytest.raises(StudyError, match="mortal engine lost its workers"):
         list(at_work(Mortal(range(40), deaths=99)).outcomes(jobs(40), say=lambda text: None))
 

@@ -69,6 +69,6 @@ class Comparison:
 
 
 def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The same comparisons with Holm's correction over all of them: the family is what stands in one list."""
+    """The same comparisons with Holm's correction over all of them: the family is the list."""
     corrected = multiple.holm([c.p_value for c in comparisons])
     return [replace(c, p_holm=float(p)) for c, p in zip(comparisons, corrected, strict=True)]

@@ -19,9 +19,10 @@ def variance_components(scores: ArrayLike, level: float = 0.95, draws: int = 20_
 
     ``scores``: shape (subsets, seeds), at least two of each, in any unit. Returns a table with the rows ``subset``,
     ``seed`` and ``interaction`` and the columns ``variance`` (unit squared), ``share``, ``low`` and ``high`` (between
-    0 and 1). Runs are repeatable, so the interaction holds no noise of repetition. All runs share their test rows: what
-    those rows shift in every run alike is in no component. Raises ``ValueError`` for a table that is too small, not
-    finite, or without any spread. Sources: Searle, Casella and McCulloch 1992, Variance Components; Weerahandi 1993.
+    0 and 1). Runs are repeatable, so the interaction contains no noise of repetition. All runs share their test rows:
+    what those rows shift in every run alike is in no component. Raises ``ValueError`` for a table that is too small,
+    not finite, or without any spread. Sources: Searle, Casella and McCulloch 1992, Variance Components; Weerahandi
+    1993.
     """
     y = np.asarray(scores, dtype=float)
     if y.ndim != 2 or min(y.shape) < 2:

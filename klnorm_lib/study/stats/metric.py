@@ -45,13 +45,13 @@ def full_name(record: Record, metric: str | None) -> str:
 
 
 def _parts(record: Record, metric: str | None) -> tuple[str, str]:
-    """Name of the number, and where it stands: ``test``, ``gap`` or ``ood/SET``."""
+    """Name of the number, and where it is stored: ``test``, ``gap`` or ``ood/SET``."""
     primary = record.task["primary_metric"]
     parts = (metric or primary).split("/")
     if parts[0] == "gap" and len(parts) < 3:
         return (parts[1] if len(parts) == 2 else primary), "gap"
     if parts[0] == "ood" and len(parts) > 1:
-        if "/".join(parts[1:]) in record.ood or len(parts) == 2:  # names of sets may hold a slash
+        if "/".join(parts[1:]) in record.ood or len(parts) == 2:  # names of sets may have a slash
             return primary, "/".join(parts)
         return parts[-1], "/".join(parts[:-1])
     if len(parts) > 1 or parts[0] == "ood":

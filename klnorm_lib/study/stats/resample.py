@@ -20,7 +20,7 @@ def percentile(
     """Percentile bootstrap interval of the mean of k differences; NaN for k < 2.
 
     With k = 5 normal differences it covers about 0.84 where it says 0.95, since it takes no account of how badly so few
-    of them tell the spread. Shown beside Student's interval, never for the verdict. Computed by
+    of them estimate the spread. Shown beside Student's interval, never for the verdict. Computed by
     ``scipy.stats.bootstrap``. Source: Efron 1979.
     """
     return _bootstrap(differences, "percentile", level, resamples, seed)
