@@ -12,5 +12,6 @@ from klnorm_lib.cli import study
 from klnorm_lib.cli import pretrain
 from klnorm_lib.cli import fisher
 from klnorm_lib.cli import report
+from klnorm_lib.cli import new_method
 
 __all__ = ["app"]
