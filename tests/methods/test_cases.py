@@ -23,6 +23,6 @@ def test_a_row_runs_on_texts_and_on_sounds(name):
 def test_every_property_is_stated_by_some_and_not_by_others():
     """A property that all or none stated would be tested from one side only."""
     stated = [case.method(small(case.model)).properties for case in CASES]
-    for known in PROPERTIES:
-        assert {known in properties for properties in stated} == {True, False}, known
+    for each in PROPERTIES:
+        assert {each in properties for properties in stated} == {True, False}, each
     assert set().union(*stated) <= set(PROPERTIES)

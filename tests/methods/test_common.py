@@ -68,7 +68,7 @@ class Failing(Method):
 
 
 def snapshot(model):
-    """Everything that hangs on a model: modules, classes, attributes, hooks, parameters and their values."""
+    """Everything that belongs to a model: modules, classes, attributes, hooks, parameters and their values."""
     kept, seen = [], {}
     for path, module in model.named_modules():
         attributes = {}
@@ -106,10 +106,10 @@ def test_round_trip_through_json_and_copies(case):
     saved = json.loads(json.dumps(to_dict(method)))
     assert saved.pop("name") == case.name
     assert set(saved) == {f.name for f in dataclasses.fields(method)}
-    twins = [from_dict({"name": case.name, **saved}), copy.deepcopy(method), pickle.loads(pickle.dumps(method))]
-    for twin in twins:
-        assert twin == method
-        assert hash(twin) == hash(method)
+    copies = [from_dict({"name": case.name, **saved}), copy.deepcopy(method), pickle.loads(pickle.dumps(method))]
+    for other in copies:
+        assert other == method
+        assert hash(other) == hash(method)
 
 
 # Training
@@ -260,18 +260,18 @@ def test_copies_after_a_training_step_are_the_same_and_stand_alone(case):
     inputs = zoo.batch(model)
     moved(model).train()(**inputs).loss.backward()
     model.zero_grad()
-    twins = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
     expected = seeded(model, inputs).loss
     expected.backward()
     wanted = {n: p.grad for n, p in model.named_parameters()}
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.zero_()
-    for twin in twins:
-        loss = seeded(twin, inputs).loss
+    for other in copies:
+        loss = seeded(other, inputs).loss
         assert torch.equal(loss, expected)
         loss.backward()
-        for name, p in twin.named_parameters():
+        for name, p in other.named_parameters():
             assert (p.grad is None and wanted[name] is None) or torch.equal(p.grad, wanted[name]), name
 
 

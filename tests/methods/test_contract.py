@@ -227,9 +227,9 @@ def test_schedules_count_optimiser_steps():
 def test_copy_and_pickle_of_a_loaded_model_bring_their_own_report(tmp_path):
     changed_model(KLNorm(schedule="linear"))[0].save_pretrained(tmp_path)
     model = load(tmp_path)
-    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        twin.klnorm_report.step()
-        layers = [m for owner in (twin, model) for m in owner.modules() if isinstance(m, PenaltyLayer)]
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        other.klnorm_report.step()
+        layers = [m for owner in (other, model) for m in owner.modules() if isinstance(m, PenaltyLayer)]
         assert [int(layer.step) for layer in layers] == [1, 0]
 
 

@@ -75,17 +75,17 @@ RELATED = (
 
 @pytest.mark.parametrize("path", PIECES)
 def test_whichever_piece_is_left_out_is_named(written, path):
-    line = PIECES[path]
-    if line is None:
+    begin = PIECES[path]
+    if begin is None:
         (written / path).unlink()
     else:
         whole = (written / path).read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [each for each in whole if not each.startswith(line)]
+        kept = [each for each in whole if not each.startswith(begin)]
         assert len(kept) == len(whole) - 1
         (written / path).write_text("".join(kept), encoding="utf-8")
-    (told,) = missing(written)
-    assert path in told
-    assert NAME in told
+    (line,) = missing(written)
+    assert path in line
+    assert NAME in line
 
 
 @pytest.mark.parametrize(
