@@ -6,7 +6,7 @@ from klnorm_lib.study.fit_protocol import register
 from klnorm_lib.study.fits import FITS
 from klnorm_lib.study.hashing import hash_of_record
 from klnorm_lib.study.record import Record, schema
-from klnorm_lib.study.runner import run, run_hash
+from klnorm_lib.study.runner import run, run_hash, run_hashes
 from klnorm_lib.study.spec import Run
 from klnorm_lib.study.store import append, read_records, repair
 
@@ -23,6 +23,7 @@ __all__ = [
     "repair",
     "run",
     "run_hash",
+    "run_hashes",
     "schema",
 ]
 

@@ -6,7 +6,7 @@ import copy
 from dataclasses import dataclass, fields
 from typing import Any
 
-from klnorm_lib.encoders.sources import EncoderSource
+from klnorm_lib.encoders.sources import RANDOM, EncoderSource, resolve
 from klnorm_lib.study import cache, machine
 from klnorm_lib.study.fit_protocol import Fit, featurisers, fit_of, named_fits
 from klnorm_lib.study.spec import Run
@@ -28,6 +28,19 @@ class Inputs:
     def weights(self) -> str | None:
         """What tells the encoder's weights from others: their checksum, or their commit on the hub."""
         return self.encoder.sha256 or self.encoder.revision
+
+    @property
+    def earlier_weights(self) -> str | None:
+        """What the first records have in that place where weights are drawn afresh: the checksum of the stored ones.
+
+        Since then it is that of configuration and vocabulary, on which such weights depend. ``None``: no other.
+        """
+        if not self.encoder.random or self.encoder.source == "hub":
+            return None
+        try:
+            return resolve(self.run.encoder.removesuffix(RANDOM), self.run.encoder_source).sha256
+        except FileNotFoundError:  # a folder without weights
+            return None
 
     @property
     def regression(self) -> bool:

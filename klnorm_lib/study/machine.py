@@ -39,10 +39,17 @@ def hardware() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": threads(),
         "gpu": gpu,
         "ram_gib": _ram_gib(),
     }
+
+
+def threads() -> int:
+    """How many threads torch computes with; it may decide the last digits of a number."""
+    import torch
+
+    return torch.get_num_threads()
 
 
 def _cpu_name() -> str:

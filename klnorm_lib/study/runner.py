@@ -42,7 +42,7 @@ def run(
     started = time.perf_counter()
     inputs = load(run)
     record = _blank_record(inputs, study)
-    stored = store.finished(records, record.hash)
+    stored = next(filter(None, (store.finished(records, hash) for hash in _hashes(inputs))), None)
     if stored is not None:
         reporter.say(
             f"[green]already done[/]: {records} holds this run ({stored.hash[:12]}, {stored.created[:19]} UTC)"
@@ -74,8 +74,13 @@ def run(
 
 
 def run_hash(run: Run) -> str:
-    """The hash by which a finished run is found again; loads the data and looks at the weights for it."""
-    return _blank_record(load(run)).hash
+    """The hash that a run's record gets; loads the data and looks at the weights for it."""
+    return _hashes(load(run))[0]
+
+
+def run_hashes(run: Run) -> list[str]:
+    """The hashes by which a finished run is found again: its own, and the one that the first records had for it."""
+    return _hashes(load(run))
 
 
 def failed(run: Run, kind: str, message: str, study: Mapping[str, Any] | None = None) -> Record:
@@ -85,22 +90,30 @@ def failed(run: Run, kind: str, message: str, study: Mapping[str, Any] | None = 
     return record
 
 
+def _hashes(inputs: Inputs) -> list[str]:
+    values, method, checksums = inputs.run.to_dict(), _method(inputs), inputs.provenance["checksums"]
+    weights = dict.fromkeys([inputs.weights, inputs.earlier_weights or inputs.weights])
+    return [hash_of(values, method, checksums, one, inputs.device, machine.threads()) for one in weights]
+
+
+def _method(inputs: Inputs) -> dict[str, Any]:
+    fit = inputs.fit
+    return {"name": inputs.run.method, "version": fit.version, "fields": fit.hyperparameters()}
+
+
 def _blank_record(inputs: Inputs, study: Mapping[str, Any] | None = None) -> Record:
-    run, task, fit = inputs.run, inputs.task, inputs.fit
-    values = run.to_dict()
-    method = {"name": run.method, "version": fit.version, "fields": fit.hyperparameters()}
+    run, task = inputs.run, inputs.task
     provenance = {key: value for key, value in inputs.provenance.items() if key not in ELSEWHERE_IN_THE_RECORD}
-    hardware = {**machine.hardware(), "device": inputs.device}
     return Record(
-        hash=hash_of(values, method, provenance["checksums"], inputs.weights, hardware["device"], hardware["threads"]),
+        hash=_hashes(inputs)[0],
         status="finished",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        run=values,
+        run=run.to_dict(),
         task={"name": task.name, "kind": task.kind, "primary_metric": task.metrics[0], **provenance},
         encoder={**inputs.encoder.provenance(), "name": portable(run.encoder)},
-        method={**method, "changed": [], "added_parameters": None},
+        method={**_method(inputs), "changed": [], "added_parameters": None},
         versions=machine.versions(),
-        hardware=hardware,
+        hardware={**machine.hardware(), "device": inputs.device},
         rows={name: len(split) for name, split in inputs.data.items()},
         study=None if study is None else dict(study),
     )

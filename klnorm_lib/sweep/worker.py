@@ -89,7 +89,8 @@ def with_threads(threads: int) -> Iterator[None]:
 
 def _one(job: Job, options: WorkerOptions) -> Outcome:
     try:
-        hash = runner.run_hash(job.run)
+        hashes = runner.run_hashes(job.run)
+        hash = next((one for one in hashes if one in job.recorded), hashes[0])
         status = job.recorded.get(hash)
         if status == "finished" or (status == "failed" and not options.retry):
             return Outcome(job.number, status, hash, new=False)
