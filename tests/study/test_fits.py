@@ -107,7 +107,17 @@ def test_a_name_is_given_once(majority):
 def test_a_fit_reads_only_fields_that_there_are(fit):
     fields = {f.name for f in dataclasses.fields(study.Run)}
     assert fit.used_fields <= fields
-    assert {"task", "data", "encoder", "method", "method_args", "size", "split_seed", "seed", "device"} <= fit.used_fields
+    assert {
+        "task",
+        "data",
+        "encoder",
+        "method",
+        "method_args",
+        "size",
+        "split_seed",
+        "seed",
+        "device",
+    } <= fit.used_fields
     assert fit.takes_steps == ({"steps", "learning_rate"} <= fit.used_fields)
 
 

@@ -48,6 +48,23 @@ def test_calibration_error_by_hand():
     assert metrics.expected_calibration_error(probabilities, labels) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("bins", "edge", "below", "above"), [(15, 0.6, 0.55, 0.65), (5, 0.6, 0.5, 0.7), (10, 0.8, 0.75, 0.85)]
+)
+def test_a_confidence_on_the_edge_of_two_bins_belongs_to_the_lower_one(bins, edge, below, above):
+    def error(*confidences):  # the first row is wrong, the other right
+        rows = np.array([[c, 1 - c] for c in confidences])
+        return metrics.expected_calibration_error(rows, np.array([1, 0]), bins)
+
+    assert error(edge, below) == pytest.approx(abs(1 - edge - below) / 2)  # one bin: their errors cancel
+    assert error(edge, above) == pytest.approx((edge + 1 - above) / 2)  # two bins: they do not
+
+
+def test_a_confidence_of_one_is_in_the_last_bin():
+    rows = np.array([[1.0, 0.0], [0.95, 0.05]])
+    assert metrics.expected_calibration_error(rows, np.array([1, 0])) == pytest.approx(abs(1 - 1.95) / 2)
+
+
 def test_certain_and_right_is_calibrated_and_certain_and_wrong_is_finite():
     certain = np.array([[1.0, 0.0]])
     assert metrics.expected_calibration_error(certain, np.array([0])) == 0

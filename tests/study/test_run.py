@@ -96,37 +96,6 @@ def test_finished_run_is_not_done_again(encoder, reviews, tmp_path, capsys, monk
     assert len(study.read_records(records)) == 1
 
 
-def test_hash_knows_what_decides_the_numbers(encoder, reviews, tmp_path):
-    base = small.run(encoder, reviews, method="klnorm")
-    same = [
-        dataclasses.replace(base, method_args={"beta": 1e-3}),  # the default, written out
-        dataclasses.replace(base, device="auto") if not torch.cuda.is_available() else base,
-        dataclasses.replace(base),
-    ]
-    other_rows = tmp_path / reviews.name
-    other_rows.write_text(reviews.read_text().replace("great", "grand"))
-    different = [
-        dataclasses.replace(base, method_args={"beta": 1e-2}),
-        dataclasses.replace(base, steps=5),
-        dataclasses.replace(base, split_seed=1),
-        dataclasses.replace(base, method="plain"),
-        dataclasses.replace(base, data=str(other_rows)),
-    ]
-    expected = study.run_hash(base)
-    assert all(study.run_hash(run) == expected for run in same)
-    assert len({expected, *map(study.run_hash, different)}) == 1 + len(different)
-
-
-def test_hash_knows_the_weights_and_not_the_folder(encoder, reviews, tmp_path):
-    twin, other = small.encoder(tmp_path / "a" / "small"), small.encoder(tmp_path / "b" / "small")
-    weights = other / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    hashes = [study.run_hash(small.run(folder, reviews)) for folder in (encoder, twin, other)]
-    assert hashes[0] == hashes[1] != hashes[2]
-
-
 def test_nan_loss_stops_and_keeps_the_record(encoder, reviews, tmp_path):
     records = tmp_path / "records.jsonl"
     asked = small.run(encoder, reviews, learning_rate=1e36, max_grad_norm=1e30, steps=6)
@@ -153,17 +122,22 @@ def test_any_failure_in_training_is_recorded(encoder, reviews, tmp_path, monkeyp
     assert study.read_records(records)[0].error == {"type": "MemoryError", "message": "no memory", "step": None}
 
 
-def test_best_weights_are_the_ones_tested(encoder, reviews):
-    scores = iter([0.5, 0.9, 0.9, 0.2])
-    losses = iter([1.0, 0.7, 0.6, 0.1])
+@pytest.mark.parametrize(
+    ("scores", "losses", "best"),
+    [
+        ([0.5, 0.9, 0.9, 0.2], [1.0, 0.7, 0.6, 0.1], 3),  # as good as step 2, with a lower loss
+        ([0.5, 0.9, 0.9, 0.9], [1.0, 0.7, 0.7, 0.8], 2),  # among equals the earliest
+        ([None, 0.9, None, 0.9], [1.0, 0.7, 0.1, 0.7], 2),  # an undefined metric is the worst
+    ],
+)
+def test_best_weights_are_the_ones_tested(encoder, reviews, scores, losses, best):
+    found = iter(zip(scores, losses, strict=True))
     model = torch.nn.Linear(1, 1)
-    asked = small.run(encoder, reviews, evaluations=4)
-    watch = training.LossWatch(None)
     evaluator = training.Evaluator(
-        asked,
+        small.run(encoder, reviews, evaluations=4),
         "accuracy",
-        lambda m, step: {"accuracy": next(scores), "nll": next(losses)},
-        watch,
+        lambda model, step: dict(zip(("accuracy", "nll"), next(found), strict=True)),
+        training.LossWatch(None),
         Reporter(False),
     )
     for step in range(1, 5):
@@ -171,8 +145,9 @@ def test_best_weights_are_the_ones_tested(encoder, reviews):
             model.weight.fill_(step)
         evaluator.on_step_end(None, type("State", (), {"global_step": step}), None, model=model)
     evaluator.restore(model)
-    assert evaluator.best["step"] == 3  # as good as step 2, with a lower loss
-    assert model.weight.item() == 3
+    assert evaluator.best["step"] == best
+    assert evaluator.best_scores() == {"accuracy": scores[best - 1], "nll": losses[best - 1]}
+    assert model.weight.item() == best
 
 
 def test_regression(encoder, tmp_path):
