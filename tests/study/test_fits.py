@@ -48,6 +48,7 @@ class Majority(Fit):
         record.parameters = {"total": 1, "trainable": 0, "added": 1}
         record.selected = {"step": 1, "C": 1.0, "metric": inputs.task.metrics[0], "rule": training.RULE}
         record.validation = {"accuracy": 0.5, "nll": 1.0}
+        record.evaluations = [{"step": 1, "train_loss": 1.0, "penalty": None, "validation": record.validation}]
         return {n: np.tile(row, (len(split), 1)) for n, split in inputs.data.items() if n != "validation"}
 
 
@@ -84,13 +85,13 @@ def test_its_statements_are_heeded(run, encoder, reviews):
 
 def test_studies_and_listings_take_it(run):
     text = """
-    common: {steps: 3, batch_size: 8, max_length: 16}
+    common: {steps: 6, batch_size: 8, max_length: 16}
     arms: {majority: {method: majority, encoder: nothing}, plain: {settings: {learning_rate: 1e-3}}}
     parts: {p: {tasks: {topic_shift: [40]}, encoders: [klnorm-nano], arms: all, draws: 3}}
     """
     runs = [item.run for item in grid.parse(text, "s").final([])]
     assert {r.steps for r in runs if r.method == "majority"} == {study.Run("t", "e").steps}
-    assert {r.steps for r in runs if r.method == "plain"} == {3}
+    assert {r.steps for r in runs if r.method == "plain"} == {6}
     jobs = [Job(number, r) for number, r in enumerate(runs)]
     assert [len(batch) for batch in workers.batches(jobs, 2)] == [1, 1, 1, 2, 1]
     listed = CliRunner().invoke(cli.app, ["methods"])
