@@ -26,12 +26,12 @@ class Inputs:
 
     @property
     def weights(self) -> str | None:
-        """What tells the encoder's weights from others: their checksum, or their commit on the hub."""
+        """What identifies the encoder's weights: their checksum, or their commit on the hub."""
         return self.encoder.sha256 or self.encoder.revision
 
     @property
     def earlier_weights(self) -> str | None:
-        """What the first records have in that place where weights are drawn afresh: the checksum of the stored ones.
+        """What the first records have there for randomly initialised weights: the checksum of the stored ones.
 
         Since then it is that of configuration and vocabulary, on which such weights depend. ``None``: no other.
         """

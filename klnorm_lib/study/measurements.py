@@ -1,4 +1,4 @@
-"""Packaged measurements (studies/NAME.json): read, and held against their schema (studies/NAME.schema.json)."""
+"""Packaged measurements (studies/NAME.json): read, and checked against their schema (studies/NAME.schema.json)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def packaged(name: str) -> dict[str, Any]:
 
 
 def fit_schema(values: Any, name: str, maker: str) -> None:
-    """Raise ``ValueError`` naming the place where ``values`` do not fit the schema; ``maker``: what writes the file."""
+    """Raise ``ValueError`` naming where ``values`` do not fit the schema; ``maker``: what writes the file."""
     from jsonschema import Draft202012Validator
 
     errors = sorted(Draft202012Validator(_json(f"{name}.schema.json")).iter_errors(values), key=lambda e: list(e.path))

@@ -102,7 +102,7 @@ LARGER_IS_BETTER = True  # holds for every metric above; selection relies on it
 
 @cache
 def load(name: str) -> evaluate.Metric:
-    """The metric called ``name``; raises ``ValueError`` naming the known ones."""
+    """The metric called ``name``; raises ``ValueError`` naming those there are."""
     if name not in METRICS:
         raise ValueError(f"unknown metric {name!r}; choose one of {', '.join(METRICS)}")
     return METRICS[name]()

@@ -19,7 +19,7 @@ class Batches:
 
 
 def prepare(methods: Sequence[Any], model: Any, batches: Batches) -> list[Any]:
-    """Each of ``methods`` once it has seen ``batches``; no draw of the run, flag or gradient changes by it."""
+    """Each of ``methods`` once it has seen ``batches``; random numbers, flags and gradients stay as they were."""
     from klnorm_lib.methods import Method
     from klnorm_lib.probes.untouched import generators_kept
 

@@ -1,4 +1,4 @@
-"""One run's record: what was asked, on what, and what came out. The schema is ``record.schema.json``."""
+"""One run's record: its fields, its data, and its results. The schema is ``record.schema.json``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check(values: Any, where: str = "record") -> None:
 
 @dataclass
 class Record:
-    """What one run asked for and gave; each attribute is a field of the schema.
+    """What one run was and gave; each attribute is a field of the schema.
 
     ``already_done`` is true when the record was found rather than made; it is not written. ``test["accuracy"]`` reads
     a metric, ``ood[name]`` the metrics of an out-of-domain split, ``command`` the shell command that remakes it.

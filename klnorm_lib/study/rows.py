@@ -1,4 +1,4 @@
-"""One number a test row whose mean is the metric, so that the test rows' own sampling error can be told."""
+"""One number a test row whose mean is the metric, for the sampling error of the test rows."""
 
 from __future__ import annotations
 

@@ -25,11 +25,11 @@ class Run:
     """One fine-tuning run: everything that decides its numbers, apart from the machine.
 
     ``task`` and ``size`` name the labelled rows (``size`` counts all of them, the fifth kept for validation included),
-    ``split_seed`` the draw of rows, ``seed`` the head, the order of rows, the dropout masks and, unless ``method_args``
-    has a seed of its own, what the method draws at set-up. The budget is ``steps``
-    optimiser steps of ``batch_size`` rows, the same for every method; ``gradient_accumulation`` computes each step in
-    so many equal parts. ``evaluations`` is how often the validation rows are looked at, evenly spaced, the last time
-    after the last step. ``max_length`` (tokens) is for texts, ``max_seconds`` for recordings: longer ones keep their
+    ``split_seed`` the sample of rows, ``seed`` the head, the order of rows, the dropout masks and, unless
+    ``method_args`` has a seed of its own, what the method draws at set-up. The budget is ``steps`` optimiser steps of
+    ``batch_size`` rows, the same for every method; ``gradient_accumulation`` computes each step in so many equal parts.
+    ``evaluations`` is how often the validation rows are looked at, evenly spaced, the last time after the last step.
+    ``max_length`` (tokens) is for texts, ``max_seconds`` for recordings: longer ones keep their
     beginning. ``ood=False`` leaves the out-of-domain rows alone; ``test_rows`` tests on so many rows at
     most, a stratified sample that is the same for every seed (``None``: on all, as published), ``ood_rows`` does the
     same for each out-of-domain set.

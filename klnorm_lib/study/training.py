@@ -49,7 +49,7 @@ class LossWatch:
         return sum(recent) / len(recent) if recent else None
 
     def since_last_look(self) -> dict[str, float | None]:
-        """Mean training loss (penalty included) and mean penalty since this was last asked."""
+        """Mean training loss (penalty included) and mean penalty since the last call."""
         losses, self._losses = self._losses, []
         penalties, self._penalties = self._penalties, []
         return {
@@ -59,7 +59,7 @@ class LossWatch:
 
 
 class Evaluator(TrainerCallback):
-    """Evaluates at evenly spaced steps and keeps a copy of the best weights; draws nothing, changes nothing."""
+    """Evaluates at evenly spaced steps and keeps a copy of the best weights; no random numbers, no side effects."""
 
     def __init__(
         self, run: Run, primary: str, evaluate: Callable[[Any, int], dict], watch: LossWatch, reporter: Reporter
@@ -74,7 +74,7 @@ class Evaluator(TrainerCallback):
         self._evaluate, self._watch, self._reporter = evaluate, watch, reporter
 
     def on_step_begin(self, args, state, control, **kwargs):
-        """Tell the watch which step it is."""
+        """Give the watch the number of the step."""
         self._watch.step = state.global_step + 1
 
     def on_step_end(self, args, state, control, model=None, **kwargs):

@@ -41,10 +41,10 @@ def rows(hears, clips):
 
 @pytest.mark.parametrize("method", ["plain", "klnorm"])
 def test_same_run_gives_the_same_numbers(hears, clips, method):
-    asked = hearing.run(hears, clips, method=method)
-    first = study.run(asked, progress=False)
+    run = hearing.run(hears, clips, method=method)
+    first = study.run(run, progress=False)
     torch.manual_seed(123)
-    second = study.run(asked, progress=False)
+    second = study.run(run, progress=False)
     for name in NUMBERS:
         assert getattr(first, name) == getattr(second, name)
     assert first.task["kind"] == "audio"

@@ -16,7 +16,7 @@ from tests.study import small
 from tests.study.test_run import numbers
 
 
-def asked(name, reviews, **fields):
+def frozen_run(name, reviews, **fields):
     run = study.Run(None, str(name), "frozen", data=str(reviews), text="words", label="verdict", device="cpu")
     return dataclasses.replace(run, **fields)
 
@@ -28,7 +28,7 @@ def nothing_kept():
 
 @pytest.mark.parametrize("name", ["small", "small:random", "tf-idf"])
 def test_same_run_gives_the_same_numbers_from_memory_or_anew(encoder, reviews, name, nothing_kept):
-    run = asked(name if name == "tf-idf" else f"{encoder}{name.removeprefix('small')}", reviews)
+    run = frozen_run(name if name == "tf-idf" else f"{encoder}{name.removeprefix('small')}", reviews)
     first, kept = study.run(run, progress=False), study.run(run, progress=False)
     features._kept.clear()
     torch.manual_seed(5)
@@ -41,7 +41,7 @@ def test_same_run_gives_the_same_numbers_from_memory_or_anew(encoder, reviews, n
 
 def test_seed_matters_only_for_weights_drawn_afresh(encoder, reviews):
     def test_loss(name, seed):
-        return study.run(asked(name, reviews, seed=seed), progress=False).test["nll"]
+        return study.run(frozen_run(name, reviews, seed=seed), progress=False).test["nll"]
 
     assert test_loss(encoder, 0) == test_loss(encoder, 1)
     assert test_loss(f"{encoder}:random", 0) != test_loss(f"{encoder}:random", 1)
@@ -87,7 +87,7 @@ def test_tf_idf_learns_words_from_the_training_rows_only():
 
 def test_c_is_chosen_on_validation_among_the_grid(encoder, reviews):
     grid = [0.01, 1.0, 100.0]
-    record = study.run(asked(encoder, reviews, method_args={"grid": grid}), progress=False)
+    record = study.run(frozen_run(encoder, reviews, method_args={"grid": grid}), progress=False)
     assert [e["C"] for e in record.evaluations] == grid
     best = max(record.evaluations, key=lambda e: (e["validation"]["accuracy"], -e["validation"]["nll"]))
     assert record.selected["C"] == best["C"]
@@ -96,7 +96,7 @@ def test_c_is_chosen_on_validation_among_the_grid(encoder, reviews):
 
 
 def test_the_numbers_are_those_of_scikit_learn(encoder, reviews):
-    run = asked("tf-idf", reviews, method_args={"grid": [10.0]})
+    run = frozen_run("tf-idf", reviews, method_args={"grid": [10.0]})
     record = study.run(run, progress=False)
     from klnorm_lib import tasks
 
@@ -112,7 +112,7 @@ def test_the_numbers_are_those_of_scikit_learn(encoder, reviews):
 def test_regression_is_ridge(encoder, tmp_path):
     scores = small.csv(tmp_path / "scores.csv", scores=True)
     for name in (encoder, "tf-idf"):
-        record = study.run(asked(str(name), scores), progress=False)
+        record = study.run(frozen_run(str(name), scores), progress=False)
         assert set(record.test) == {"pearson", "spearman", "mse"}
         assert record.calibration == {"test": {}, "ood": {}}
     assert record.test["spearman"] > 0.5  # the score is one word of the text
@@ -120,9 +120,9 @@ def test_regression_is_ridge(encoder, tmp_path):
 
 def test_finished_run_is_not_done_again(encoder, reviews, tmp_path, monkeypatch):
     path = tmp_path / "r.jsonl"
-    first = study.run(asked(encoder, reviews), path, progress=False)
+    first = study.run(frozen_run(encoder, reviews), path, progress=False)
     monkeypatch.setattr(Frozen, "fit", lambda *a: pytest.fail("fitted again"))
-    assert study.run(asked(encoder, reviews, method_args={"grid": list(first.method["fields"]["grid"])}), path)
+    assert study.run(frozen_run(encoder, reviews, method_args={"grid": list(first.method["fields"]["grid"])}), path)
 
 
 def test_out_of_domain_rows_are_merged_or_left_alone(encoder):
@@ -155,7 +155,7 @@ def test_out_of_domain_rows_are_merged_or_left_alone(encoder):
 )
 def test_what_cannot_be_done_is_said(encoder, reviews, tmp_path, fields, message):
     with pytest.raises(ValueError, match=message):
-        study.run(asked(encoder, reviews, **fields), tmp_path / "r.jsonl", progress=False)
+        study.run(frozen_run(encoder, reviews, **fields), tmp_path / "r.jsonl", progress=False)
     assert not (tmp_path / "r.jsonl").exists()
 
 

@@ -293,7 +293,7 @@ def test_packaged_records_of_built_in_tasks_are_found_from_data(built_in):
                 earlier += record.hash != hashes[0]
     assert len(built_in) > 300
     assert missed == []
-    assert earlier > 0  # those that know weights drawn afresh by the stored weights' checksum
+    assert earlier > 0  # those with the stored weights' checksum for randomly initialised ones
 
 
 def test_the_smoke_study_finds_all_its_packaged_records(tmp_path):

@@ -22,10 +22,10 @@ def numbers(record):
 
 @pytest.mark.parametrize("method", ["plain", "klnorm", "vib"])
 def test_same_run_gives_the_same_numbers(encoder, reviews, method):
-    asked = small.run(encoder, reviews, method=method)
-    first = study.run(asked, progress=False)
+    run = small.run(encoder, reviews, method=method)
+    first = study.run(run, progress=False)
     torch.manual_seed(123)  # what the process drew before does not matter
-    second = study.run(asked, progress=False)
+    second = study.run(run, progress=False)
     assert numbers(first) == numbers(second)
     assert first.evaluations[-1]["train_loss"] != first.evaluations[0]["train_loss"]
 
@@ -76,20 +76,20 @@ def test_trainer_divides_by_the_accumulation_steps(encoder, reviews, method, mon
 
     monkeypatch.setattr(training, "Trainer", Spy)
     for parts in (1, 4):
-        asked = small.run(
+        run = small.run(
             encoder, reviews, method=method, steps=1, evaluations=1, gradient_accumulation=parts, max_grad_norm=1e9
         )
-        study.run(asked, progress=False)
+        study.run(run, progress=False)
     assert norms[4] < 2 * norms[1]  # dropout differs between the two; an undivided gradient would be four times as long
 
 
 def test_finished_run_is_not_done_again(encoder, reviews, tmp_path, capsys, monkeypatch):
     records = tmp_path / "records.jsonl"
-    asked = small.run(encoder, reviews)
-    first = study.run(asked, records)
+    run = small.run(encoder, reviews)
+    first = study.run(run, records)
     assert not first.already_done
     monkeypatch.setattr(training, "train", lambda *a, **k: pytest.fail("trained again"))
-    second = study.run(asked, records)
+    second = study.run(run, records)
     assert second.already_done
     assert second.to_dict() == first.to_dict()
     assert "already done" in capsys.readouterr().err
@@ -98,10 +98,10 @@ def test_finished_run_is_not_done_again(encoder, reviews, tmp_path, capsys, monk
 
 def test_nan_loss_stops_and_keeps_the_record(encoder, reviews, tmp_path):
     records = tmp_path / "records.jsonl"
-    asked = small.run(encoder, reviews, learning_rate=1e36, max_grad_norm=1e30, steps=6)
+    run = small.run(encoder, reviews, learning_rate=1e36, max_grad_norm=1e30, steps=6)
     for attempt in (1, 2):  # a failure does not count as done
         with pytest.raises(study.NotFiniteError, match="learning_rate"):
-            study.run(asked, records, progress=False)
+            study.run(run, records, progress=False)
         kept = study.read_records(records)
         assert len(kept) == attempt
         assert kept[-1].status == "failed"
@@ -160,8 +160,8 @@ def test_regression(encoder, tmp_path):
 
 
 def test_command_remakes_the_run(encoder, reviews):
-    asked = small.run(encoder, reviews, method="klnorm", method_args={"beta": 0.01}, seed=3)
-    command = asked.command(records="x.jsonl")
+    run = small.run(encoder, reviews, method="klnorm", method_args={"beta": 0.01}, seed=3)
+    command = run.command(records="x.jsonl")
     assert command.startswith("klnorm run --encoder small --method klnorm --seed 3")
     assert command.endswith("--method-arg beta=0.01 --records x.jsonl")
     assert "--weight-decay" not in command
@@ -212,10 +212,10 @@ def test_unknown_names_fail_before_training(encoder, reviews, tmp_path):
 
 
 def test_method_args_are_frozen(encoder, reviews):
-    asked = small.run(encoder, reviews, method_args={"rates": {"embeddings": 0.1}})
-    assert hash(asked) == hash(small.run(encoder, reviews, method_args={"rates": {"embeddings": 0.1}}))
+    run = small.run(encoder, reviews, method_args={"rates": {"embeddings": 0.1}})
+    assert hash(run) == hash(small.run(encoder, reviews, method_args={"rates": {"embeddings": 0.1}}))
     with pytest.raises(TypeError):
-        asked.method_args["rates"]["embeddings"] = 0.2
+        run.method_args["rates"]["embeddings"] = 0.2
 
 
 def test_a_bad_file_is_refused_before_training(encoder, reviews, tmp_path):

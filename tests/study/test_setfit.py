@@ -17,13 +17,13 @@ from tests.study import hearing, small
 from tests.study.test_run import numbers
 
 
-def asked(name, reviews, **fields):
+def setfit_run(name, reviews, **fields):
     return dataclasses.replace(small.run(name, reviews, method="setfit"), **fields)
 
 
 @pytest.fixture(scope="module")
 def record(encoder, reviews):
-    return study.run(asked(encoder, reviews, steps=12, evaluations=3), progress=False)
+    return study.run(setfit_run(encoder, reviews, steps=12, evaluations=3), progress=False)
 
 
 def cosines(e):
@@ -120,7 +120,7 @@ def test_record_is_whole(record):
 
 
 def test_same_run_gives_the_same_numbers(encoder, reviews):
-    run = asked(encoder, reviews)
+    run = setfit_run(encoder, reviews)
     first = study.run(run, progress=False)
     torch.manual_seed(5)
     assert numbers(study.run(run, progress=False)) == numbers(first)
@@ -137,18 +137,18 @@ def test_a_step_sees_as_many_texts_as_in_every_other_arm(encoder, reviews, monke
         return forward(self, labels, **inputs)
 
     monkeypatch.setattr(setfit.Embedder, "forward", counting)
-    study.run(asked(encoder, reviews, steps=3, evaluations=1, gradient_accumulation=2), progress=False)
+    study.run(setfit_run(encoder, reviews, steps=3, evaluations=1, gradient_accumulation=2), progress=False)
     assert seen == [4] * 6
 
 
 def test_scores_and_pairs_of_texts(encoder, tmp_path):
     scores = small.csv(tmp_path / "scores.csv", scores=True)
-    record = study.run(asked(encoder, scores), progress=False)
+    record = study.run(setfit_run(encoder, scores), progress=False)
     assert set(record.test) == {"pearson", "spearman", "mse"}
     pairs = tmp_path / "pairs.csv"
     lines = [f"the {a},the {b},{'same' if a == b else 'other'}" for a in small.WORDS[:9] for b in small.WORDS[:9]]
     pairs.write_text("\n".join(["first,second,verdict", *lines]))
-    run = asked(encoder, pairs, text="first", text_pair="second")
+    run = setfit_run(encoder, pairs, text="first", text_pair="second")
     assert study.run(run, progress=False).task["kind"] == "pair"
 
 
@@ -181,7 +181,7 @@ def test_recordings(tmp_path, monkeypatch):
 )
 def test_what_cannot_be_done_is_refused_before_training(encoder, reviews, fields, message):
     with pytest.raises(ValueError, match=message):
-        study.run(asked(encoder, reviews, **fields), progress=False)
+        study.run(setfit_run(encoder, reviews, **fields), progress=False)
 
 
 def test_the_command_runs_it(encoder, reviews, tmp_path):

@@ -11,7 +11,7 @@ from klnorm_lib.study.record import Record
 
 
 def model_and_rows(inputs: Inputs, record: Record, reporter: Reporter) -> tuple[Any, Any, dict[str, Any]]:
-    """The model with a new head drawn by the run's seed, its processor, and split -> token ids or samples."""
+    """The model with a new head, initialised by the run's seed, its processor, and split -> token ids or samples."""
     from transformers import set_seed
 
     from klnorm_lib import encoders

@@ -186,5 +186,5 @@ def contrast(embeddings: Tensor, labels: Tensor, span: float | None = None) -> T
 def _span(scores: np.ndarray) -> float:
     span = float(np.ptp(scores))
     if not span > 0:
-        raise StudyError("all training scores are equal, so method 'setfit' has no pairs to tell apart; use more rows")
+        raise StudyError("all training scores are equal, so method 'setfit' has no pairs to compare; use more rows")
     return span
