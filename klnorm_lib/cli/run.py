@@ -26,7 +26,7 @@ def run(
     method: Annotated[
         str,
         typer.Option(
-            help="One of `klnorm methods`; plain means none, frozen and setfit are baselines.",
+            help="One of `klnorm methods`, baselines included; plain means none.",
             autocompletion=completion.method,
         ),
     ] = "plain",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from klnorm_lib.study import Record
+from klnorm_lib.study.fit_protocol import fit_of
 from klnorm_lib.study.stats import Scores, differences, t_interval, verdict
 from klnorm_lib.sweep.design import Grid
 
@@ -122,9 +123,9 @@ def complete(records: Sequence[Record], replicates: Sequence[tuple[int, int]]) -
 
 def _arm(records: Sequence[Record]) -> Arm:
     first = records[0]
-    name = first.encoder["name"]
-    if first.method["name"] == "frozen":
-        return Arm(f"{name}, frozen", scores(records), "C by run")
+    name, method = first.encoder["name"], first.method["name"]
+    if not fit_of(method).takes_steps:
+        return Arm(f"{name}, {method}", scores(records), "C by run")
     return Arm(name, scores(records), chosen_rate(first))
 
 
