@@ -1,4 +1,4 @@
-"""Figures of the Fisher information: the map holds every tensor of a layer, types of site are compared fairly."""
+"""Figures of the Fisher information: the map holds every tensor of a layer, and every site is drawn."""
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -49,18 +49,6 @@ def test_other_architectures_are_refused_by_name():
     made, _ = table("distilbert")
     with pytest.raises(ValueError, match=r"encoder\.layer\.0 is missing"):
         fisher.layer_map(made)
-
-
-def test_overlapping_bands_and_the_share_between_types():
-    assert fisher.overlaps(RATES) == [("attention_output", "ffn_output")]
-    assert fisher.by_kind(RATES)["ffn_output"] == [0.055, 0.065]
-    between = fisher.share_between(RATES)
-    assert 0.9 < between < 1
-    assert fisher.share_between(
-        {f"layer.{i}.{k}": r for i in range(3) for k, r in (("a", 0.1), ("b", 0.0))}
-    ) == pytest.approx(1)
-    same = {f"layer.{i}.{k}": 0.1 * i for i in range(3) for k in ("a", "b")}
-    assert fisher.share_between(same) == pytest.approx(0)
 
 
 def test_every_site_is_a_point_and_every_published_mean_a_line():
