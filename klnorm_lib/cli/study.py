@@ -154,7 +154,7 @@ def show_remade(remade: Remade) -> None:
 def remade_dict(remade: Remade) -> dict[str, Any]:
     """What was remade, for ``--json``."""
     return {
-        "setting": str(remade.result),
+        "result": str(remade.result),
         "metric": remade.metric,
         "replicates": [list(seeds) for seeds in remade.replicates],
         "committed": list(remade.committed),
