@@ -1,7 +1,7 @@
 """The one list of methods; exports, command line, cards, counting and the common tests are derived from it.
 
 A new method is a file of its own and one import below, in the order in which methods are listed. One of another
-package is an entry point: see :mod:`klnorm_lib.methods.plugins`.
+package is an entry point: see ``klnorm_lib.methods.plugins``.
 """
 
 # ruff: noqa: F401, I001
