@@ -1,8 +1,10 @@
 """Records and differences whose truth is known, for the tests of the statistics."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
+from scipy import stats as scipy_stats
 
 from klnorm_lib.study import rows
 
@@ -50,3 +52,26 @@ def records_of_rows(rng, k=5, n=200, lift=0.0, tasks=("t",), replicate_sd=0.3):
                 right = hardness + own + level + replicate_sd * rng.normal() + rng.normal(size=n) > 0
                 made.append(record(arm, replicate, float(right.mean()), task, row_scores=right))
     return made
+
+
+def interval_by_hand(table, level=0.95):
+    """The interval of a mean over crossed replicates and rows (k, n), worked out a second time, from sums of squares."""
+    table = np.asarray(table, dtype=float)
+    (k, n), mean = table.shape, table.mean()
+    replicates = n * sum((row.mean() - mean) ** 2 for row in table) / (k - 1)
+    rows = k * sum((column.mean() - mean) ** 2 for column in table.T) / (n - 1)
+    left = ((table - mean) ** 2).sum() - (k - 1) * replicates - (n - 1) * rows
+    errors = replicates / (k * n), max(0.0, rows - left / ((k - 1) * (n - 1))) / (k * n)
+    quantiles = (scipy_stats.t.ppf((1 + level) / 2, df) for df in (k - 1, n - 1))
+    half = math.sqrt(sum(q**2 * e for q, e in zip(quantiles, errors, strict=True)))
+    return mean - half, mean + half
+
+
+def holm_by_hand(p_values):
+    """Holm's p values step by step: the smallest times their number, the next times one less, none below the last."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    found, largest = [0.0] * len(p_values), 0.0
+    for step, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - step) * p_values[i]))
+        found[i] = largest
+    return found

@@ -67,9 +67,14 @@ def test_a_negative_estimate_counts_as_nothing():
     assert found["share"].to_list() == [0.0, 0.0, 1.0]
 
 
-def test_repeats_exactly():
-    y = simulate((4.0, 1.0, 2.0), 1)[0]
-    assert variance_components(y).equals(variance_components(y))
+def test_intervals_are_percentiles_of_the_shares_that_the_mean_squares_allow():
+    """Written out for a 2 x 2 table with one degree of freedom each, from the values that its seed gives."""
+    found = variance_components([[1.0, 2.0], [5.0, 8.0]], level=0.8, seed=4)
+    subset, seed, left = np.array([25.0, 4.0, 1.0])[:, None] / np.random.default_rng(4).chisquare(1, (20_000, 3)).T
+    parts = np.maximum([(subset - left) / 2, (seed - left) / 2, left], 0)
+    low, high = np.quantile(parts / parts.sum(0), [0.1, 0.9], axis=1)
+    np.testing.assert_allclose(found["low"], low)
+    np.testing.assert_allclose(found["high"], high)
 
 
 @pytest.mark.parametrize(

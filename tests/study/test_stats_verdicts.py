@@ -98,7 +98,7 @@ def test_holm_keeps_any_false_alarm_rare():
     assert np.mean([(row[5:] < 0.05).any() for row in p]) > 0.4  # what it corrects
 
 
-def test_false_verdicts_of_compare_from_records():
+def test_false_verdicts_of_compare_from_records(student_alone):
     """End to end: two arms that are equally good, 0/1 rows, replicates and rows crossed, four tasks."""
     rng = np.random.default_rng(5)
     repeats, alarms, families = 60, [], []

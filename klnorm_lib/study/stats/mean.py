@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, stats
+from scipy import optimize
+from scipy.special import stdtr, stdtrit  # what scipy.stats.t computes with, without its checks of shapes
 
 ROUNDING = 1e-12  # differences that vary by less are the same number, written with rounding errors
 
@@ -40,8 +41,8 @@ class Mean:
         if not self.has_spread:
             return math.nan
         upper = (1 + level) / 2
-        seeds = stats.t.ppf(upper, self.seed_df) * self.seed_se
-        return float(math.hypot(seeds, stats.t.ppf(upper, self.row_df) * self.row_se))
+        seeds = stdtrit(self.seed_df, upper) * self.seed_se
+        return float(math.hypot(seeds, stdtrit(self.row_df, upper) * self.row_se))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The value minus and plus the half width."""
@@ -53,14 +54,14 @@ class Mean:
         if not self.has_spread:
             return math.nan
         if self.row_se == 0:
-            return float(2 * stats.t.sf(abs(self.value) / self.seed_se, self.seed_df))
+            return float(2 * stdtr(self.seed_df, -abs(self.value) / self.seed_se))
         if self.value == 0:
             return 1.0
 
         def beyond(log_p: float) -> float:
             tail = math.exp(log_p) / 2
-            seeds = stats.t.isf(tail, self.seed_df) * self.seed_se
-            return math.hypot(seeds, stats.t.isf(tail, self.row_df) * self.row_se) - abs(self.value)
+            seeds = stdtrit(self.seed_df, tail) * self.seed_se
+            return math.hypot(seeds, stdtrit(self.row_df, tail) * self.row_se) - abs(self.value)
 
         lowest = math.log(1e-12)
         return 1e-12 if beyond(lowest) < 0 else math.exp(optimize.brentq(beyond, lowest, 0.0, xtol=1e-10))
