@@ -83,14 +83,13 @@ def test_what_was_edited_is_refused(values):
 
 
 def test_benchmark_measures(benchmark, monkeypatch):
-    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: pytest.fail("the threads are those of main"))
     monkeypatch.setitem(benchmark.MODELS, "small", (lambda: benchmark.bert(60, 1, 8, 2), "masked", 3, 6))
     monkeypatch.setattr(benchmark.peers, "PEERS", {"absent": _absent})
     entry = benchmark.measure("small", 6)
     assert entry["missing"] == {"absent": "ModuleNotFoundError: No module named 'absent_library'"}
     assert set(entry["arms"]) == set(benchmark.OURS)
     assert all(entry["arms"][way]["exactness"]["worst"] < 1e-5 for way in OURS)
-    assert torch.get_num_threads() == threads
     made = fisher_cost.read() | {"models": [entry]}
     fisher_cost.check(made)
 

@@ -6,7 +6,7 @@ import pytest
 from klnorm_lib.pages import guided
 from klnorm_lib.study import stats
 from klnorm_lib.sweep import grid
-from tests.study.simulated import record
+from tests.study.simulated import detectable_by_hand, holm_by_hand, record
 
 SITES = ("embeddings", "layer.0.attention_probs", "layer.0.ffn_output", "layer.1.attention_probs", "layer.1.ffn_output")
 
@@ -59,7 +59,7 @@ def test_the_decisive_contrasts_are_one_family():
     assert [(c.arm, c.baseline) for c in found] == list(guided.DECISIVE)
     assert {(c.arm, c.baseline): c.verdict for c in found}["uniform_05", "uniform_10"] == "better"
     assert {(c.arm, c.baseline): c.verdict for c in found}["guided", "guided_reverse"] == "better"
-    np.testing.assert_allclose([c.p_holm for c in found], stats.holm([c.p_value for c in found]))
+    np.testing.assert_allclose([c.p_holm for c in found], holm_by_hand([c.p_value for c in found]))
     with pytest.raises(LookupError, match="guided_site_type"):
         guided.contrasts([r for r in made() if r.study["arm"] != "guided_site_type"])
 
@@ -79,7 +79,7 @@ def test_every_arm_against_every_baseline_that_is_there():
         ("uniform_10", "uniform_05"),
         ("guided", "uniform_05"),
     ]
-    np.testing.assert_allclose([c.p_holm for c in found], stats.holm([c.p_value for c in found]))
+    np.testing.assert_allclose([c.p_holm for c in found], holm_by_hand([c.p_value for c in found]))
     twice = [run(r.study["arm"], r.run["seed"], r.test["accuracy"], task=t) for t in ("t", "u") for r in made()]
     found = guided.against(twice, ("uniform_05", "guided"), ("uniform_10", "guided"))
     assert [(c.task, c.baseline) for c in found] == [
@@ -96,7 +96,7 @@ def test_what_could_have_been_seen_rests_on_the_spread():
     first, row = found[0], table.iloc[0]
     sd = first.differences.std(ddof=1)
     assert row["sd"] == pytest.approx(100 * sd)
-    assert row["detectable"] == pytest.approx(100 * stats.minimal_difference(sd, 6))
+    assert row["detectable"] == pytest.approx(100 * detectable_by_hand(sd, 6), rel=1e-4)
     assert row["half"] == pytest.approx(50 * (first.high - first.low))
     shifted = [
         run(r.study["arm"], r.run["seed"], r.test["accuracy"] + 0.2 * (r.study["arm"] == "guided")) for r in made()

@@ -1,11 +1,12 @@
 """The pilot's numbers by hand, and a choice of tasks that follows from headroom and spread."""
 
+import math
+
 import numpy as np
 import pytest
 
 from klnorm_lib.pages import pilot
-from klnorm_lib.study import stats
-from tests.study.simulated import record
+from tests.study.simulated import detectable_by_hand, record
 
 SCORES = {  # by task and arm, three replicates
     "trec": {"plain": [0.70, 0.72, 0.74], "new": [0.75, 0.74, 0.76]},
@@ -33,8 +34,9 @@ def test_headroom_spread_and_what_could_be_seen():
     assert trec["score"] == pytest.approx(0.75)
     assert trec["headroom"] == pytest.approx(0.75 - 138 / 500)
     assert trec["sd"] == pytest.approx(change.std(ddof=1))
-    assert trec["detectable"] == pytest.approx(stats.minimal_difference(change.std(ddof=1), 10))
-    assert trec["for_a_point"] == stats.replicates_needed(0.01, change.std(ddof=1))
+    assert trec["detectable"] == pytest.approx(detectable_by_hand(change.std(ddof=1), 10), rel=1e-4)
+    needed = next(k for k in range(2, 100) if detectable_by_hand(change.std(ddof=1), k) <= 0.01)
+    assert trec["for_a_point"] == needed
     assert list(found["chosen"]) == [True, False]  # mrpc: the best arm hardly beats the constant answer
     assert found.loc["mrpc", "arm"] == "plain"
 
@@ -53,6 +55,4 @@ def test_another_part_is_not_the_pilot_and_spread_has_an_interval():
     with pytest.raises(LookupError, match="no setting has finished runs"):
         pilot.table(records("longer"), [("new", "plain")], "tasks")
     low, high = pilot.spread_factors(4)
-    known = stats.sd_interval(np.array([0.0, 1.0, 2.0, 3.0, 4.0]))
-    sd = np.std([0.0, 1.0, 2.0, 3.0, 4.0], ddof=1)
-    assert (low * sd, high * sd) == pytest.approx(known)
+    assert (low, high) == pytest.approx((math.sqrt(4 / 11.143287), math.sqrt(4 / 0.484419)))  # chi-square's quantiles

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import statistics
+from collections import defaultdict
 
 import pytest
 from bs4 import BeautifulSoup
@@ -113,15 +114,15 @@ def test_no_records_say_so():
 
 @pytest.fixture(scope="module")
 def lines():
-    """The committed records as bare JSON, each once, finished final runs of studies with row scores left alone."""
-    found = {}
+    """The committed records as bare JSON by study and task, each once: finished final runs."""
+    found = defaultdict(dict)
     for file in record_files():
         for line in file.read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
             if record.get("study") and record["study"]["stage"] == "final" and record["status"] == "finished":
-                key = (record["study"]["name"], record["study"]["arm"], record["hash"])
-                found[key] = record
-    return list(found.values())
+                where = record["study"]["name"], record["task"]["name"]
+                found[where][record["study"]["arm"], record["hash"]] = record
+    return {where: list(records.values()) for where, records in found.items()}
 
 
 def test_numbers_of_the_book_follow_from_the_committed_lines(lines):
@@ -129,27 +130,25 @@ def test_numbers_of_the_book_follow_from_the_committed_lines(lines):
     page = BeautifulSoup(results.page(), "html.parser")
     checked = 0
     for row in page.select(".results tbody tr"):
-        name, part = (of(row, "study").get_text().split(", ") + [None])[:2]
-        split, arm_label = of(row, "tested on").get("data-value", of(row, "tested on").get_text()), of(row, "method")
-        held = [r for r in lines if r["study"]["name"] == name and part in (None, r["study"]["part"])]
-        held = [r for r in held if r["task"]["name"] == of(row, "task").get_text()]
-        held = [r for r in held if str(r["run"]["size"]) == of(row, "labels").get_text().replace(",", "")]
-        encoder = of(row, "encoder").get("data-value", of(row, "encoder").get_text())
-        ours = [r for r in held if r["encoder"]["name"] == encoder and r["study"]["label"] == arm_label.get_text()]
+        shown = {td["data-label"]: td for td in row.select("td[data-label]")}
+        text = {label: td.get_text() for label, td in shown.items()}
+        name, part = (text["study"].split(", ") + [None])[:2]
+        split, encoder = (shown[label].get("data-value", text[label]) for label in ("tested on", "encoder"))
+        size = text["labels"].replace(",", "")
+        held = [r for r in lines.get((name, text["task"]), ()) if part in (None, r["study"]["part"])]
+        held = [r for r in held if str(r["run"]["size"]) == size and r["encoder"]["name"] == encoder]
+        ours = [r for r in held if r["study"]["label"] == text["method"]]
         scores = {draw(r): score(r, split) for r in ours if score(r, split) is not None}
         if not scores:
             continue
         checked += 1
-        shown = of(row, "score").get_text()
         spread = f" ± {statistics.stdev(scores.values()):.3f}" if len(scores) > 1 else ""
-        assert shown.startswith(f"{statistics.fmean(scores.values()):.3f}{spread} "), row["id"]
-        assert f"{len(ours)} replicate" in shown, row["id"]
-        told = re.match(r"([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\]", of(row, "minus baseline").get_text())
-        plain = {
-            draw(r): score(r, split) for r in held if r["study"]["arm"] == "plain" and r["encoder"]["name"] == encoder
-        }
+        assert text["score"].startswith(f"{statistics.fmean(scores.values()):.3f}{spread} "), row["id"]
+        assert f"{len(ours)} replicate" in text["score"], row["id"]
+        told = re.match(r"([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\]", text["minus baseline"])
+        plain = {draw(r): score(r, split) for r in held if r["study"]["arm"] == "plain"}
         shared = [scores[d] - plain[d] for d in scores if plain.get(d) is not None]
-        if told and len(shared) > 1 and "to " not in of(row, "minus baseline").get_text():
+        if told and len(shared) > 1 and "to " not in text["minus baseline"]:
             mean, low, high = map(float, told.groups())
             assert mean == pytest.approx(statistics.fmean(shared), abs=6e-4), row["id"]
             half = stats.t.ppf(0.975, len(shared) - 1) * statistics.stdev(shared) / math.sqrt(len(shared))

@@ -4,6 +4,7 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
+from scipy import optimize
 from scipy import stats as scipy_stats
 
 from klnorm_lib.study import rows
@@ -55,7 +56,7 @@ def records_of_rows(rng, k=5, n=200, lift=0.0, tasks=("t",), replicate_sd=0.3):
 
 
 def interval_by_hand(table, level=0.95):
-    """The interval of a mean over crossed replicates and rows (k, n), worked out a second time, from sums of squares."""
+    """The interval of a mean over crossed replicates and rows (k, n), from sums of squares."""
     table = np.asarray(table, dtype=float)
     (k, n), mean = table.shape, table.mean()
     replicates = n * sum((row.mean() - mean) ** 2 for row in table) / (k - 1)
@@ -65,6 +66,17 @@ def interval_by_hand(table, level=0.95):
     quantiles = (scipy_stats.t.ppf((1 + level) / 2, df) for df in (k - 1, n - 1))
     half = math.sqrt(sum(q**2 * e for q, e in zip(quantiles, errors, strict=True)))
     return mean - half, mean + half
+
+
+def detectable_by_hand(sd, k, wanted=0.8):
+    """The difference that Student's test of k pairs finds with that chance, from the noncentral t distribution."""
+    limit = scipy_stats.t.ppf(0.975, k - 1)
+
+    def lacking(difference):
+        t = scipy_stats.nct(k - 1, difference * math.sqrt(k) / sd)
+        return t.sf(limit) + t.cdf(-limit) - wanted
+
+    return optimize.brentq(lacking, 0.0, 20 * sd)
 
 
 def holm_by_hand(p_values):

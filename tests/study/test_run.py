@@ -20,26 +20,32 @@ def numbers(record):
     return {name: value for name, value in record.to_dict().items() if name in NUMBERS}
 
 
-@pytest.mark.parametrize("method", ["plain", "klnorm", "vib"])
-def test_same_run_gives_the_same_numbers(encoder, reviews, method):
+@pytest.fixture(scope="module")
+def plain(encoder, reviews):
+    return study.run(small.run(encoder, reviews), progress=False)
+
+
+@pytest.mark.parametrize("method", ["plain", "vib"])  # dropout's noise, and a method's own
+def test_same_run_gives_the_same_numbers(encoder, reviews, plain, method):
     run = small.run(encoder, reviews, method=method)
-    first = study.run(run, progress=False)
+    first = plain if method == "plain" else study.run(run, progress=False)
     torch.manual_seed(123)  # what the process drew before does not matter
     second = study.run(run, progress=False)
     assert numbers(first) == numbers(second)
     assert first.evaluations[-1]["train_loss"] != first.evaluations[0]["train_loss"]
 
 
-def test_seed_changes_the_numbers(encoder, reviews):
-    first, second = (study.run(small.run(encoder, reviews, seed=seed), progress=False) for seed in (0, 1))
-    assert first.evaluations[0]["train_loss"] != second.evaluations[0]["train_loss"]
-    assert first.hash != second.hash
+def test_seed_changes_the_numbers(encoder, reviews, plain):
+    other = study.run(small.run(encoder, reviews, seed=1), progress=False)
+    assert plain.evaluations[0]["train_loss"] != other.evaluations[0]["train_loss"]
+    assert plain.hash != other.hash
 
 
-def test_number_of_evaluations_does_not_change_the_training(encoder, reviews):
-    once, often = (study.run(small.run(encoder, reviews, evaluations=n), progress=False) for n in (1, 4))
+def test_number_of_evaluations_does_not_change_the_training(encoder, reviews, plain):
+    often = study.run(small.run(encoder, reviews, evaluations=4), progress=False)
+    assert [e["step"] for e in plain.evaluations] == [2, 4]
     assert [e["step"] for e in often.evaluations] == [1, 2, 3, 4]
-    assert often.evaluations[-1]["validation"] == once.evaluations[-1]["validation"]
+    assert often.evaluations[-1]["validation"] == plain.evaluations[-1]["validation"]
 
 
 def test_accumulation_changes_the_loss_by_rounding_only(encoder, reviews):
@@ -54,7 +60,7 @@ def test_accumulation_changes_the_loss_by_rounding_only(encoder, reviews):
             study.run(
                 small.run(model_free, reviews, method=method, gradient_accumulation=n, **options), progress=False
             ).test["nll"]
-            for n in (1, 2, 4, 8)
+            for n in (1, 8)
         ]
         np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
 
@@ -226,9 +232,8 @@ def test_a_bad_file_is_refused_before_training(encoder, reviews, tmp_path):
     assert not (tmp_path / "r.jsonl").exists()
 
 
-def test_a_run_in_bf16_leaves_the_next_one_alone(encoder, reviews):
-    before = study.run(small.run(encoder, reviews), progress=False)
+def test_a_run_in_bf16_leaves_the_next_one_alone(encoder, reviews, plain):
     narrow = study.run(small.run(encoder, reviews, precision="bf16"), progress=False)
     after = study.run(small.run(encoder, reviews), progress=False)
-    assert narrow.evaluations[-1]["train_loss"] != before.evaluations[-1]["train_loss"]
-    assert numbers(after) == numbers(before)
+    assert narrow.evaluations[-1]["train_loss"] != plain.evaluations[-1]["train_loss"]
+    assert numbers(after) == numbers(plain)

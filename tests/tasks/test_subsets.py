@@ -70,16 +70,27 @@ def test_seats_are_those_of_the_divisor_method():
     assert Counter(seats([53, 24, 23], 7, [9, 9, 9], one_each=False)) == {0: 3, 1: 2, 2: 2}
 
 
-def test_seeds_give_different_rows_and_repeat_themselves():
+def shuffled(labels, seed):
+    """The rows of each class in the order that its own generator gives them."""
+    rows = [np.flatnonzero(np.equal(labels, c)) for c in sorted(set(labels))]
+    return [np.random.default_rng([seed, c]).permutation(of_class).tolist() for c, of_class in enumerate(rows)]
+
+
+def test_rows_follow_from_the_seed():
+    """Recorded runs rest on it: of 100 rows a class the first 20 are for validation, the others for training."""
     labels = labels_of([100, 100])
-    assert split(labels, 50, 1) == split(labels, 50, 1)
-    assert set(split(labels, 50, 1)[0]) != set(split(labels, 50, 2)[0])
+    one, two = shuffled(labels, 1)
+    train, held = split(labels, 50, 1)
+    assert set(train) == {*one[20:40], *two[20:40]}
+    assert set(held) == {*one[:5], *two[:5]}
+    assert set(train) != set(split(labels, 50, 2)[0])
 
 
 def test_sample_is_stratified_and_seeded():
     labels = labels_of([900, 100])
     chosen = sample(labels, 100, 5)
-    assert chosen == sample(labels, 100, 5)
+    many, few = shuffled(labels, 5)
+    assert chosen == sorted(many[:90] + few[:10])
     assert Counter(labels[i] for i in chosen) == {0: 90, 1: 10}
     assert sample(labels, 5000, 5) == list(range(1000))
 
