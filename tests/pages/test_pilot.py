@@ -35,7 +35,7 @@ def test_headroom_spread_and_what_could_be_seen():
     assert trec["headroom"] == pytest.approx(0.75 - 138 / 500)
     assert trec["sd"] == pytest.approx(change.std(ddof=1))
     assert trec["detectable"] == pytest.approx(detectable_by_hand(change.std(ddof=1), 10), rel=1e-4)
-    needed = next(k for k in range(2, 100) if detectable_by_hand(change.std(ddof=1), k) <= 0.01)
+    needed = next(k for k in range(5, 100) if detectable_by_hand(change.std(ddof=1), k) <= 0.01)
     assert trec["for_a_point"] == needed
     assert list(found["chosen"]) == [True, False]  # mrpc: the best arm hardly beats the constant answer
     assert found.loc["mrpc", "arm"] == "plain"

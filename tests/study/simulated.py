@@ -76,7 +76,7 @@ def detectable_by_hand(sd, k, wanted=0.8):
         t = scipy_stats.nct(k - 1, difference * math.sqrt(k) / sd)
         return t.sf(limit) + t.cdf(-limit) - wanted
 
-    return optimize.brentq(lacking, 0.0, 20 * sd)
+    return optimize.brentq(lacking, 0.0, (2 * limit + 3) * sd / math.sqrt(k))
 
 
 def holm_by_hand(p_values):
