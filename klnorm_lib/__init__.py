@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 
 __version__ = "0.1.0"
 
-_MODULES = (
-    "encoders", "figures", "functional", "methods", "pages", "pretraining", "probes", "sites", "study", "sweep",
-    "tasks",
-)  # fmt: skip
+_PACKAGES = tuple(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
 
 
 def __getattr__(name: str):
     # Resolved on first use, so that importing the closed-form maths does not import transformers.
     if name == "__all__":
-        return sorted([*_MODULES, *_exports()])
-    if name in _MODULES:
+        return sorted([*_PACKAGES, *_exports()])
+    if name in _PACKAGES:
         return importlib.import_module(f"klnorm_lib.{name}")
     if not name.startswith("_"):
         exports = _exports()
@@ -34,4 +32,4 @@ def _exports() -> dict[str, str]:
 
 
 def __dir__() -> list[str]:
-    return sorted([*_MODULES, *_exports()])
+    return sorted([*_PACKAGES, *_exports()])
