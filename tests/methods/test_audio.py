@@ -46,8 +46,10 @@ def rows_alone(inputs):
         yield {k: v[i : i + 1, :length] if v.ndim == 2 else v[i : i + 1] for k, v in inputs.items()}
 
 
-@pytest.mark.parametrize("name", zoo.AUDIO + zoo.KIN)
-@pytest.mark.parametrize("form", INTERNAL)
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [*((name, "B") for name in zoo.AUDIO + zoo.KIN), *((name, form) for name in BOTH for form in "AC")],
+)
 def test_the_encoder_starts_as_the_same_function(name, form):
     plain, model = build(name), build(name)
     inputs = zoo.batch(plain, labels=False)

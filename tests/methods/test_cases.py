@@ -17,7 +17,7 @@ def test_every_registered_method_has_a_row_and_every_row_a_method():
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_runs_on_texts_and_on_sounds(name):
     assert {case.model for case in CASES if case.name == name} == {READS, HEARS}
-    assert set(ROWS[name].heard) <= set(ROWS[name].settings)
+    assert set(ROWS[name].main) <= set(ROWS[name].settings)
 
 
 def test_every_property_is_stated_by_some_and_not_by_others():

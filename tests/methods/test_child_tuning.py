@@ -35,8 +35,13 @@ def train(model, report, folder, **arguments):
     return {n: p.detach() - before[n] for n, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize("keep", [0.01, 0.3, 0.999, 1.0])
-@pytest.mark.parametrize("name", ["bert", "distilbert", "deberta-v2", "wav2vec2"])
+@pytest.mark.parametrize(
+    ("keep", "name"),
+    [
+        *((keep, "bert") for keep in (0.01, 0.3, 0.999, 1.0)),
+        *((0.3, n) for n in ("distilbert", "deberta-v2", "wav2vec2")),
+    ],
+)
 def test_the_kept_share_is_as_asked_and_has_the_highest_fisher(keep, name):
     model = zoo.build(name)
     method = ChildTuning(keep=keep).prepare(model, rows(model))
@@ -58,7 +63,7 @@ def test_ties_do_not_change_the_number_kept():
     assert sum(int(mask.sum()) for mask in highest(scores, 0.001)) == 1
 
 
-@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused", "sgd"])
+@pytest.mark.parametrize("optim", ["adamw_torch", "sgd"])
 def test_masked_weights_do_not_move_at_all_and_the_others_do(optim, tmp_path):
     model, report, kept = tuned(0.3)
     moved = train(model, report, tmp_path, optim=optim, max_grad_norm=0.5, gradient_accumulation_steps=2)

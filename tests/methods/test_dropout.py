@@ -29,9 +29,9 @@ def test_one_rate_for_every_site(name, attention):
     assert report.added_parameters == 0
 
 
-@pytest.mark.parametrize(("name", "attention"), zoo.CASES)
-def test_a_rate_a_site_under_lora(name, attention):
-    model = lora(zoo.build(name, attention))
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_a_rate_a_site_under_lora(name):
+    model = lora(zoo.build(name))
     rates = {site: 0.01 * (i + 2) for i, site in enumerate(EXPECTED[name])}
     apply(model, Dropout(rates=rates))
     assert effective_rates(model) == pytest.approx(rates)
