@@ -47,6 +47,16 @@ def written(tmp_path):
     return tmp_path
 
 
+def contents(root):
+    return {path: path.read_bytes() for path in root.rglob("*") if path.suffix in (".py", ".md", ".yml")}
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+    root = clone(tmp_path_factory.mktemp("clone"))
+    return root, contents(root)
+
+
 def test_no_method_of_the_library_lacks_a_piece():
     assert missing(ROOT) == []
 
@@ -105,12 +115,11 @@ def test_whichever_piece_is_left_out_is_named(written, path):
         ("registry", "taken"),
     ],
 )
-def test_names_that_are_refused(name, message, tmp_path):
-    root = clone(tmp_path)
-    before = {path: path.read_bytes() for path in root.rglob("*.py")}
+def test_names_that_are_refused(name, message, untouched):
+    root, before = untouched
     with pytest.raises(ValueError, match=message):
         write(root, name)
-    assert {path: path.read_bytes() for path in root.rglob("*.py")} == before
+    assert contents(root) == before
 
 
 def test_the_command_writes_into_the_checkout_that_it_is_called_in(tmp_path, monkeypatch):
