@@ -2,14 +2,17 @@
 
 import pytest
 
-# Of a minute or more, or near it: begun last, one of these would keep one worker busy while the other waits.
+# Of ten seconds and more: begun last, one of these would keep one worker busy while the other waits.
 LONGEST = (
     "tests/sweep/test_engines.py",
     "tests/test_own_script.py",
-    "tests/methods/test_contract.py",
-    "tests/pages/test_card.py",
+    "tests/methods/test_common.py",
+    "tests/methods/test_new_method.py",
     "tests/study/test_stats_coverage.py",
     "tests/study/test_run.py",
+    "tests/pretraining/test_speech_pretrain.py",
+    "tests/study/test_hash.py",
+    "tests/study/test_setfit.py",
     "tests/pages/test_results.py",
 )
 

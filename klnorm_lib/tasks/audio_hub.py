@@ -82,8 +82,8 @@ def _wanted(data: DataSet, table: datasets.Dataset, label: str, where: Mapping) 
     values = list(table[label])
     if isinstance(feature, datasets.ClassLabel):
         values = [-1 if v in (None, -1) else feature.int2str(v) for v in values]
-    values = {column: list(table[_hub_name(data, column)]) for column in where}
-    rows = [i for i in range(len(table)) if all(matches(values[c][i], wanted) for c, wanted in where.items())]
+    columns = {column: list(table[_hub_name(data, column)]) for column in where}
+    rows = [i for i in range(len(table)) if all(matches(columns[c][i], wanted) for c, wanted in where.items())]
     if data.hub_labels is not None:
         ours = dict(zip(data.hub_labels, data.label_names, strict=True))
         rows = [i for i in rows if values[i] in ours]

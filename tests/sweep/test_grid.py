@@ -150,9 +150,8 @@ def test_every_packaged_study_can_be_read_and_spelt_out(name):
     assert study.question
     assert study.title
     for part in study.parts.values():
-        tuning = study.tuning([part.name])
-        records = [finished(i, 0.5) for i in tuning]
-        final = study.final(records, [part.name])
+        few = replace(study, parts={part.name: replace(part, encoders=part.encoders[:1])})  # the others go as it does
+        final = few.final([finished(i, 0.5) for i in few.tuning([part.name])], [part.name])
         assert final
         assert all(i.run.split_seed < 100 or name.endswith("pilot") for i in final)
 
