@@ -12,12 +12,13 @@ from torch.nn import functional as F
 from klnorm_lib import Dropout, GuidedDropout, KLNorm, apply, auxiliary_loss, effective_rates, load
 from klnorm_lib.encoders.sources import EncoderSource
 from klnorm_lib.methods import build, from_dict, to_dict
-from klnorm_lib.methods.rate_rules import RULES, rates_from_scores
+from klnorm_lib.methods.rate_rules import RULES
 from klnorm_lib.probes import rates as measured
 from klnorm_lib.probes.fisher import table as tables
 from klnorm_lib.probes.fisher.table import FisherTable, save_fisher
 from klnorm_lib.sites import dropout_sites, encoder_of
-from klnorm_lib.sites.scores import AGGREGATIONS, site_scores
+from klnorm_lib.sites.names import tensor_sites
+from klnorm_lib.sites.scores import AGGREGATIONS
 from tests import zoo
 from tests.probes.test_rates import freeze_attention
 from tests.sites.test_scores import random_fisher
@@ -144,14 +145,34 @@ def test_it_composes_with_kl_norm(order, tmp_path):
     assert {m.name for m in again._klnorm_methods} == {"guided_dropout", "klnorm"}
 
 
-@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_rates_are_those_of_rule_and_aggregation(rule, aggregation):
-    model = zoo.build("bert")
-    fisher = random_fisher(model)
-    method = GuidedDropout.from_fisher(fisher, 0.2, 0.1, rule, aggregation, match_mean=0.12, seed=4)
-    assert method.rates == rates_from_scores(site_scores(fisher, aggregation), rule, 0.2, 0.1, 0.12, 4)
-    assert (method.rule, method.aggregation, method.match_mean, method.seed) == (rule, aggregation, 0.12, 4)
+def test_rates_are_those_of_rule_and_aggregation(aggregation):
+    """Worked out from the numbers of each site's tensors: the linear rule, between 0.2 and 0.1, to the mean 0.12."""
+    fisher = random_fisher(zoo.build("bert", kind="encoder"))
+    parts = {}
+    for name, site in tensor_sites(fisher).items():
+        if site is not None:
+            parts.setdefault(site, []).append(fisher[name].double().flatten())
+    by_hand = {"tensor_mean": lambda t: sum(x.mean() for x in t) / len(t)}
+    by_hand |= {"mass": lambda t: torch.cat(t).mean(), "sum": lambda t: torch.cat(t).sum()}
+    scores = {site: by_hand[aggregation](tensors).item() for site, tensors in parts.items()}
+    low, high = min(scores.values()), max(scores.values())
+    rates = {site: 0.2 - 0.1 * (score - low) / (high - low) for site, score in scores.items()}
+    mean = sum(rates.values()) / len(rates)
+    method = GuidedDropout.from_fisher(fisher, 0.2, 0.1, "linear", aggregation, match_mean=0.12, seed=4)
+    assert method.rates == pytest.approx({site: p * 0.12 / mean for site, p in rates.items()})
+    assert (method.rule, method.aggregation, method.match_mean, method.seed) == ("linear", aggregation, 0.12, 4)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_reaches_the_sites(rule):
+    fisher = random_fisher(zoo.build("bert"))
+    made = {seed: GuidedDropout.from_fisher(fisher, 0.2, 0.1, rule, seed=seed).rates for seed in (4, 5)}
+    assert (made[4] == made[5]) == (rule != "random")
+    by_rank = GuidedDropout.from_fisher(fisher, 0.2, 0.1).rates
+    assert (made[4] == by_rank) == (rule == "rank")
+    if rule == "reverse":
+        assert made[4] == pytest.approx({site: 0.3 - p for site, p in by_rank.items()})
 
 
 def test_a_table_on_disk_and_the_file_of_full_tensors_give_the_same_rates(tmp_path):

@@ -150,7 +150,7 @@ class PassOf(nn.Module):
         return x * (1.5 if self.calls % 2 else 0.5)
 
 
-@pytest.mark.parametrize("parts", [1, 2, 4])
+@pytest.mark.parametrize("parts", [2, 4])
 def test_accumulated_gradient_is_that_of_the_whole_batch(parts):
     model = changed(RDrop(alpha=2.0), **NO_DROPOUT).double()
     model.dropout = PassOf()
