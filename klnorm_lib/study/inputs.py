@@ -75,10 +75,15 @@ def load(run: Run) -> Inputs:
 def build_fit(run: Run) -> Fit:
     """The way to fit of a run, with its hyperparameters.
 
-    Raises ``ValueError`` for an unknown method or hyperparameter, for a field that the fit does not read, and for a
-    featuriser that the fit cannot take in place of an encoder.
+    Raises ``ValueError`` for an unknown method or hyperparameter, for a field that the fit does not read, for a
+    featuriser that the fit cannot take in place of an encoder, and for a name that another package's method has too.
     """
+    from klnorm_lib.methods import REGISTRY
+
     fit = fit_of(run.method)
+    if fit.name == run.method and run.method in REGISTRY:
+        theirs = f"{REGISTRY[run.method].__module__}:{REGISTRY[run.method].__qualname__}"
+        raise ValueError(f"{run.method!r} is a way to fit, and {theirs} is a method of that name; rename the method")
     unused = [f.name for f in fields(Run) if f.name not in fit.used_fields and getattr(run, f.name) != f.default]
     if unused:
         names, why = ", ".join(unused), "does not read them" if fit.takes_steps else "takes no gradient steps"

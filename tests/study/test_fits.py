@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from klnorm_lib import cli, study
-from klnorm_lib.study import fit_protocol, training
+from klnorm_lib import cli, methods, study
+from klnorm_lib.study import fit_protocol, inputs, training
 from klnorm_lib.study.fit_protocol import Fit, featurisers, fit_of, register
 from klnorm_lib.study.fits import FITS, linear
 from klnorm_lib.sweep import grid, workers
@@ -96,6 +96,15 @@ def test_studies_and_listings_take_it(run):
     assert [len(batch) for batch in workers.batches(jobs, 2)] == [1, 1, 1, 2, 1]
     listed = CliRunner().invoke(cli.app, ["methods"])
     assert "The most frequent class." in " ".join(listed.output.split())
+
+
+def test_a_method_of_another_package_may_not_hide_behind_a_fit(monkeypatch):
+    class Theirs(methods.Method):
+        name = "frozen"
+
+    monkeypatch.setattr(methods, "REGISTRY", {"frozen": Theirs})
+    with pytest.raises(ValueError, match="'frozen' is a way to fit, and .*Theirs is a method of that name; rename"):
+        inputs.build_fit(study.Run("trec", "klnorm-tiny", "frozen"))
 
 
 def test_a_name_is_given_once(majority):
