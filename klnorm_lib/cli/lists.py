@@ -8,13 +8,14 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NoReturn
 
+import typer
 from rich.markup import escape
 
 from klnorm_lib.cli import output
 from klnorm_lib.cli.application import app
-from klnorm_lib.cli.completion import mirrored
+from klnorm_lib.cli.completion import method, mirrored
 
 
 @app.command()
@@ -42,19 +43,38 @@ def tasks(as_json: output.Json = False) -> None:
 
 
 @app.command()
-def methods(as_json: output.Json = False) -> None:
-    """List the methods and their hyperparameters: defaults, what they are, units and ranges."""
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Tell of this one alone.", autocompletion=method)
+    ] = None,
+    as_json: output.Json = False,
+) -> None:
+    """List the methods with their defaults; with a name, what each hyperparameter is, its unit and range."""
     rows = method_rows()
+    if name is not None:
+        rows = [row for row in rows if row["name"] == name] or _no_method(name, rows)
     if as_json:
         output.print_json(rows)
-        return
-    table = output.table("method", "what it does", "hyperparameters and defaults")
-    for row in rows:
-        texts = row.get("texts", {})
-        fields = [f"{k}={v!r}{': ' * (k in texts)}{texts.get(k, '')}" for k, v in row["fields"].items()]
-        description, fields = (escape(text.replace("``", "")) for text in (row["description"], "\n".join(fields)))
-        table.add_row(f"[bold]{row['name']}[/]", description, fields or "–")
-    output.show(table)
+    elif name is None:
+        table = output.table("method", "what it does", "hyperparameters and defaults")
+        for row in rows:
+            fields = ", ".join(f"{field}={value!r}" for field, value in row["fields"].items())
+            table.add_row(f"[bold]{row['name']}[/]", _plain(row["description"]), escape(fields) or "–")
+        output.show(table)
+        output.note("`klnorm methods NAME` says what the hyperparameters of one method are.")
+    else:
+        table = output.table(name, "default", _plain(rows[0]["description"]))
+        for field, value in rows[0]["fields"].items():
+            table.add_row(f"[bold]{field}[/]", escape(repr(value)), _plain(rows[0].get("texts", {}).get(field, "")))
+        output.show(table)
+
+
+def _no_method(name: str, rows: list[dict[str, Any]]) -> NoReturn:
+    raise ValueError(f"no method {name!r}; there are {', '.join(row['name'] for row in rows)}")
+
+
+def _plain(text: str) -> str:
+    return escape(text.replace("``", ""))
 
 
 @app.command()

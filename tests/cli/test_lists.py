@@ -32,3 +32,11 @@ def test_methods_tell_their_defaults():
     assert rows["klnorm"]["fields"]["beta"] == 1e-3
     assert "plain" in rows
     assert all(row["description"] for row in rows.values())
+
+
+def test_one_method_tells_what_its_hyperparameters_are():
+    (row,) = json.loads(call("methods", "klnorm", "--json").stdout)
+    shown = " ".join(call("methods", "klnorm").stdout.split())
+    assert all(name in shown for name in row["fields"])
+    assert "rank of the low-rank heads, at least 1" in shown
+    assert "no method 'klnrom'; there are plain, klnorm" in call("methods", "klnrom", code=2).stderr
