@@ -80,10 +80,10 @@ bench: $(STAMP) ## measure what methods and the Fisher information cost; writes 
 	@$(PY) benchmarks/cost.py
 	@$(PY) benchmarks/fisher.py $(if $(PEERS),--peers "$(PEERS)")
 
-study: $(STAMP) ## run a study: make study NAME=smoke [PART=…] [ENGINE=local|dask|ray] [JOBS=2]; do an arm again in a setting: SETTING=TASK/SIZE/ENCODER/ARM [REPLICATES=3]
+study: $(STAMP) ## run a study: make study NAME=smoke [PART=…] [ENGINE=local|dask|ray] [JOBS=2]; make a committed result again: RESULT=TASK/SIZE/ENCODER/ARM [REPLICATES=3]
 	@test -n "$(NAME)" || { echo "say which: make study NAME=smoke; the studies are $(STUDIES)"; exit 1; }
 	@$(BIN)/klnorm study "$(NAME)" $(if $(PART),--part "$(PART)") --engine $(ENGINE) --jobs $(JOBS) \
-		$(if $(RECORDS),--records "$(RECORDS)") $(if $(SETTING),--remake "$(SETTING)" $(if $(REPLICATES),--replicates $(REPLICATES)))
+		$(if $(RECORDS),--records "$(RECORDS)") $(if $(RESULT),--remake "$(RESULT)" $(if $(REPLICATES),--replicates $(REPLICATES)))
 
 lint: $(STAMP) ## check formatting, imports, and that notebooks hold no outputs
 	@$(BIN)/ruff check .

@@ -16,10 +16,11 @@ def __getattr__(name: str):
         return sorted([*_PACKAGES, *_exports()])
     if name in _PACKAGES:
         return importlib.import_module(f"klnorm_lib.{name}")
-    if not name.startswith("_"):
-        exports = _exports()
-        if name in exports:
-            return getattr(importlib.import_module(exports[name]), name)
+    if name.startswith("_"):  # what Python looks for; the list of what there is would import torch
+        raise AttributeError(f"klnorm_lib has no {name!r}")
+    exports = _exports()
+    if name in exports:
+        return getattr(importlib.import_module(exports[name]), name)
     raise AttributeError(f"klnorm_lib has no {name!r}; it has {', '.join(__dir__())}")
 
 

@@ -1,4 +1,4 @@
-"""The application that the commands of ``klnorm`` join, and how it tells a user of an error."""
+"""The application that the commands of ``klnorm`` join, and how errors are shown."""
 
 from __future__ import annotations
 

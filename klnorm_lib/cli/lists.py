@@ -45,7 +45,7 @@ def tasks(as_json: output.Json = False) -> None:
 @app.command()
 def methods(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Tell of this one alone.", autocompletion=method)
+        str | None, typer.Argument(metavar="[NAME]", help="Show this one alone.", autocompletion=method)
     ] = None,
     as_json: output.Json = False,
 ) -> None:

@@ -32,7 +32,7 @@ def new_method(
         output.note(f"wrote {path}")
     output.note(
         f"Now put your method into klnorm_lib/methods/{name}.py, what it does into book/methods/{name}.md, and its "
-        f"settings into the last row of {CASES}; then: python -m pytest tests/methods tests/book -k {name}"
+        f"hyperparameters into the last row of {CASES}; then: python -m pytest tests/methods tests/book -k {name}"
     )
 
 

@@ -76,8 +76,8 @@ def run(
     from klnorm_lib.study.fit_protocol import fit_of
 
     if learning_rate is None:
-        steps = fit_of(method).takes_steps
-        options["learning_rate"] = sources.learning_rate(encoder) if steps else sources.LEARNING_RATE
+        trains = fit_of(method).takes_steps
+        options["learning_rate"] = sources.learning_rate(encoder) if trains else sources.LEARNING_RATE
     wanted = Run(**options, method_args=dict(parse_argument(text) for text in method_arg or []))
     record = carry_out(wanted, records=records, progress=True)
     if as_json:

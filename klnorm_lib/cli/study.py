@@ -82,14 +82,14 @@ def study(
     raise typer.Exit(not summary.complete)
 
 
-def again(name: str, arm: str, replicates: int | None, options: Options, parts: list[str] | None = None) -> Remade:
+def again(name: str, result: str, replicates: int | None, options: Options, parts: list[str] | None = None) -> Remade:
     """The committed runs of an arm in a setting (TASK/SIZE/ENCODER/ARM), done again and compared."""
     from klnorm_lib.study.errors import StudyError
     from klnorm_lib.sweep.remake import ResultName, remake
 
     if parts is not None and len(parts) > 1:
         raise StudyError(f"--remake is about one part; give --part once, not {', '.join(parts)}")
-    return remake(name, ResultName.parse(arm), replicates, options, parts[0] if parts else None)[0]
+    return remake(name, ResultName.parse(result), replicates, options, parts[0] if parts else None)[0]
 
 
 def plan(grid: Grid, records: Path, parts: list[str] | None) -> list[dict[str, Any]]:

@@ -33,11 +33,10 @@ class EncoderSource:
 
     def provenance(self) -> dict:
         """What a record keeps; folders by their name only, since paths mean nothing elsewhere."""
-        id = self.location if self.source == "hub" else Path(self.location).name
         return {
             "name": Path(self.name).name if self.source == "folder" else self.name,
             "source": self.source,
-            "id": id,
+            "id": self.location if self.source == "hub" else Path(self.location).name,
             "revision": self.revision,
             "sha256": self.sha256,
             "random": self.random,

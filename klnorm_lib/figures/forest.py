@@ -46,12 +46,13 @@ def settings(comparisons: Sequence[Comparison]) -> list[str]:
     several = {name: len({getattr(c, name) for c in comparisons}) > 1 for name in ("size", "encoder")}
     metrics = {task: {c.metric for c in comparisons if c.task == task} for task in {c.task for c in comparisons}}
     sets_only = len(metrics) == 1 and len({c.metric.split("/")[-1] for c in comparisons}) == 1
+    budgets = {c.setting.get("steps") for c in comparisons}
     found = []
     for c in comparisons:
         where = c.metric.split("/")[-2] if sets_only and c.metric.startswith("ood/") else str(c.task)
         words = [f"{where} at {c.size}" if several["size"] else where]
         words += [str(c.encoder).split("/")[-1]] if several["encoder"] else []
-        words += [f"{c.setting['steps']} steps"] if len({of.setting.get("steps") for of in comparisons}) > 1 else []
+        words += [f"{c.setting['steps']} steps"] if len(budgets) > 1 else []
         words += [metric_in_words(c.metric)] if any(len(m) > 1 for m in metrics.values()) and not sets_only else []
         found.append(", ".join(words))
     return found
@@ -158,9 +159,8 @@ def behind(comparisons: Sequence[Comparison]) -> str:
 
 def span(numbers: Iterable[int]) -> str:
     """Some numbers in words: ``5``, or the smallest to the largest of them, ``3 to 10``."""
-    values = list(numbers)
-    low, high = min(values), max(values)
-    return str(low) if low == high else f"{low} to {high}"
+    values = sorted(set(numbers))
+    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
 
 
 def _panel(ax, part: Sequence[tuple[Comparison, int]], factor: float, limit: float | None) -> None:

@@ -59,9 +59,9 @@ def profiles(
 def published(axes) -> None:
     """``PUBLISHED`` on ``axes``, as rises above the smallest distance: there is no loss of the weights themselves."""
     for name in ("top", "bottom"):
-        rises = np.array(PUBLISHED[name]) - PUBLISHED[name][0]
+        above = np.array(PUBLISHED[name]) - PUBLISHED[name][0]
         look = dict(marker=style.MARKERS[list(SETS).index(name)], markersize=5, color=style.PALETTE[SETS[name]])
-        axes.plot(PUBLISHED["radius"], rises, linestyle=style.DASHES[list(SETS).index(name)], label=name, **look)
+        axes.plot(PUBLISHED["radius"], above, linestyle=style.DASHES[list(SETS).index(name)], label=name, **look)
     axes.set_title("BERT-base, as published", fontsize=style.FONT)
 
 

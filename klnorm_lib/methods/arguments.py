@@ -45,5 +45,6 @@ def describe(cls: type) -> None:
         for name, f in found.items()
         if _TEXT in f.metadata
     ]  # fmt: skip
-    if lines and cls.__dict__.get("__doc__"):
+    # A dataclass with slots is made twice, the second time with the docstring of the first.
+    if lines and cls.__dict__.get("__doc__") and f"\n{lines[0]}" not in cls.__doc__:
         cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__), "", *lines])

@@ -44,10 +44,9 @@ class FrozenRates(dict):
 class Dropout(Method):
     """Set the encoder's dropout rates: ``Dropout(p=0.05)`` at every site, ``Dropout(rates={site: p})`` at those named.
 
-    ``klnorm_lib.effective_rates(model)`` lists a model's sites. Dropout of the
-    classifier, pooler dropout and layer-drop are left alone. A rate of 1 is allowed and zeroes the site in training:
-    at ``attention_output`` or ``ffn_output`` the residual stream goes on without the block; at ``embeddings`` nothing
-    of the input is left.
+    ``klnorm_lib.effective_rates(model)`` lists a model's sites. Dropout of the classifier, pooler dropout and
+    layer-drop are left alone. A rate of 1 is allowed and zeroes the site in training: at ``attention_output`` or
+    ``ffn_output`` the residual stream goes on without the block; at ``embeddings`` nothing of the input is left.
 
     Raises ``ValueError`` for a rate outside [0, 1] or NaN, for no rate at all, and for both ``p`` and ``rates``;
     ``TypeError`` for a rate that is not a number. ``attach`` raises ``ValueError`` for an unknown site or a model

@@ -33,9 +33,9 @@ from klnorm_lib.sites.parameters import Named, pretrained_parameters
 class EWC(Method):
     """Add strength/2 times the Fisher-weighted squared distance of the encoder from its weights at ``apply``.
 
-    Penalised are
-    the parameters that ``L2SP`` penalises: the trainable ones of the encoder, its pooler left out, which the loss of a
-    language model does not depend on. Head and pooler are not penalised. What else the Fisher names is not used.
+    Penalised are the parameters that ``L2SP`` penalises: the trainable ones of the encoder, its pooler left out, which
+    the loss of a language model does not depend on. Head and pooler are not penalised. What else the Fisher names is
+    not used.
 
     The start (in the parameters' dtype) and the normalised Fisher (in float32) are kept as buffers, twice the memory of
     the encoder's weights, and are not saved: a model that ``load`` gives predicts, and raises ``RuntimeError`` in
@@ -106,7 +106,7 @@ def normalised(
     ``fisher``: under the encoder's own names, or with ``prefix.`` before them. Raises ``ValueError`` naming ``source``
     and the parameters that it lacks or has in another shape, or when the mean is zero or not finite.
     """
-    own = {name.removeprefix(f"{prefix}."): tensor for name, tensor in fisher.items()}
+    own = {**{name.removeprefix(f"{prefix}."): tensor for name, tensor in fisher.items()}, **fisher}  # own names first
     check_tensors(found, own, source, "Freeze what is not to be penalised (requires_grad_(False)) before apply()")
     tensors = [own[each.name] for each in found]
     mean = sum(t.double().sum().item() for t in tensors) / sum(t.numel() for t in tensors)

@@ -16,8 +16,9 @@ from typing import ClassVar
 
 from torch import nn
 
+from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.undo import undo_on_error
-from klnorm_lib.methods.dropout import Dropout
+from klnorm_lib.methods.dropout import DEFAULT_P, Dropout
 from klnorm_lib.methods.gaussian_noise import noisy, redirected
 from klnorm_lib.sites import Site, dropout_sites
 
@@ -38,6 +39,11 @@ class GaussianDropout(Dropout):
     name: ClassVar[str] = "gaussian_dropout"
     version: ClassVar[int] = 1
     noise: ClassVar[str] = "gaussian"
+
+    p: float | None = argument(
+        DEFAULT_P,
+        "probability for every site, in [0, 1); not used, and None, when ``rates`` is given",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

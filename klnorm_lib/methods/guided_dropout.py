@@ -96,7 +96,9 @@ class GuidedDropout(Method):
 
     @property
     def properties(self) -> frozenset[str]:
-        return Dropout(self.p_upper).properties if self.rates is None else Dropout(rates=self.rates).properties
+        if self.rates is not None:
+            return Dropout(rates=self.rates).properties
+        return Dropout(0.0 if self.match_mean == 0 else self.p_upper).properties
 
     def added_parameters(self, width: int, outputs: int = 2) -> int:
         """None: 0."""

@@ -32,12 +32,11 @@ DEFAULT_P = 0.7
 class Mixout(Method):
     """Mix the weights of the encoder's trainable linear layers with those that they had when it was applied.
 
-    Taken are all linear layers of
-    the encoder, a pooler included where the model counts it as part of the encoder. Left alone are the head, which
-    has no pretrained value to go back to, and embeddings, biases and normalisations, which have no input neurons to
-    draw. A fresh mask is drawn from torch's global generator for every layer and forward pass (a recomputed one is
-    the same). The pretrained weights are kept as buffers, so memory for weights grows by theirs; the parameters keep
-    their names, and a saved model still opens without this library.
+    Taken are all linear layers of the encoder, a pooler included where the model counts it as part of the encoder. Left
+    alone are the head, which has no pretrained value to go back to, and embeddings, biases and normalisations, which
+    have no input neurons to draw. A fresh mask is drawn from torch's global generator for every layer and forward pass
+    (a recomputed one is the same). The pretrained weights are kept as buffers, so memory for weights grows by theirs;
+    the parameters keep their names, and a saved model still opens without this library.
 
     Raises ``ValueError`` unless 0 <= p < 1, ``TypeError`` if p is not a number; ``attach`` raises ``ValueError`` when
     the encoder has no linear layer, or none that trains, as under LoRA.

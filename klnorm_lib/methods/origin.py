@@ -59,7 +59,7 @@ def check_tensors(
     lacking = [each.name for each in found if each.name not in tensors]
     if lacking:
         raise ValueError(
-            f"{source} does not fit this model: there is no Fisher information of {', '.join(lacking[:4])}"
+            f"{source} does not fit this model: it has nothing for {', '.join(lacking[:4])}"
             f"{' ...' if len(lacking) > 4 else ''}; was it made from another encoder? {advice}"
         )
     for each in found:

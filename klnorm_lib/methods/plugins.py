@@ -24,8 +24,7 @@ class Registry(Mapping[str, type[Method]]):
     """Name -> class, in the order given; the entry points of ``GROUP`` follow, loaded once, on first use.
 
     ``broken``: name -> reason, of the entry points that could not be imported; each is warned of once. An entry point
-    whose object is not a method raises ``TypeError`` on first use, one whose name is taken or not the method's
-    ``ValueError``.
+    whose object is not a method, or whose name is taken or not the method's, raises ``ValueError`` on first use.
     """
 
     def __init__(self, own: Sequence[type[Method]]) -> None:
@@ -60,7 +59,7 @@ class Registry(Mapping[str, type[Method]]):
 
 def _add(methods: dict[str, type[Method]], name: str, cls: object, entry: str) -> None:
     if not (isinstance(cls, type) and issubclass(cls, Method)):
-        raise TypeError(f"{entry} is {cls!r}, which is no subclass of klnorm_lib.Method")
+        raise ValueError(f"{entry} is {cls!r}, which is no subclass of klnorm_lib.Method")
     own = getattr(cls, "name", None)
     if own != name:
         raise ValueError(f"{entry} gives a method that calls itself {own!r}; both names must be the same")

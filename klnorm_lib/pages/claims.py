@@ -92,13 +92,13 @@ def answer(found: Sequence[Comparison]) -> str:
     better, worse = (sum(c.verdict == verdict for c in clear) for verdict in ("better", "worse"))
     equivalent = sum(c.verdict == "equivalent" for c in found)
     if better == len(found):
-        said = "Shown in every setting"
+        said = "Shown in every comparison"
     elif better and worse:
-        said = f"Mixed: better in {better} of {len(found)} settings, worse in {worse}"
+        said = f"Mixed: better in {better} of {len(found)} comparisons, worse in {worse}"
     elif better:
-        said = f"Shown in {better} of {len(found)} settings"
+        said = f"Shown in {better} of {len(found)} comparisons"
     elif worse:
-        said = f"Not shown; the opposite in {worse} of {len(found)} settings"
+        said = f"Not shown; the opposite in {worse} of {len(found)} comparisons"
     else:
-        said = f"Not shown in any of {len(found)} settings, nor the opposite"
+        said = f"Not shown in any of {len(found)} comparisons, nor the opposite"
     return said + (f"; equivalent in {equivalent}" if equivalent else "")

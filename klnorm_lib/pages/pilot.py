@@ -28,7 +28,7 @@ def table(
 ) -> pd.DataFrame:
     """One row a task: score of its best arm, what a constant answer scores, and what k replicates could show.
 
-    ``pairs``: (arm, baseline) at equal settings; the variance of their paired differences is the mean over the pairs.
+    ``pairs``: (arm, baseline) at equal hyperparameters; the variance of their differences is the mean over the pairs.
     Columns: metric, replicates, arm (the best one by mean), score, low, high (Student's interval of its mean, 95 %),
     constant, headroom (score minus constant), sd (of a paired difference), detectable (the smallest true difference
     that ``k`` replicates show with probability ``wanted``, test rows' error included), for_a_point (replicates that

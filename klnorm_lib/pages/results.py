@@ -54,7 +54,8 @@ chosen stands with the commands, under *remake*."""
 def page(paths: Iterable[str | Path] | None = None) -> str:
     """The whole page in markdown with HTML in it; ``paths``: records files, by default all that are packaged.
 
-    Raises ``RecordError`` if a file is broken, so that a book with a broken record does not build.
+    Raises ``RecordError`` if a file is broken, so that a book with a broken record does not build, and ``StudyError``
+    for records without a study in a file that is not called like one.
     """
     studies = by_study(paths)
     found = {name: outcomes(records, name) for name, records in studies.items() if name not in MACHINERY}

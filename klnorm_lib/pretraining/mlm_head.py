@@ -66,13 +66,13 @@ def train_head(config: MLMHeadConfig, machine: Mapping[str, Any] | None = None, 
     started = time.monotonic()
     model, tokenizer, found = _fresh(config)
     paths = [corpus(c) for c in config.text]
-    ask = Corruption("masked", tokenizer, config.mask_probability, config.seed)
+    corrupt = Corruption("masked", tokenizer, config.mask_probability, config.seed)
     text = windows(paths, tokenizer, config.steps * config.batch_size, config.length, config.seed, part="train")
     heldout = windows(paths, tokenizer, HELD_OUT, config.length, config.seed, part="heldout")
     head = head_parameters(model)
     frequency = _start(model, text)
-    summary = {"heldout_loss_frequencies": _frequency_loss(ask, heldout, frequency)}
-    summary["heldout_loss_fresh"] = evaluate(model, ask, heldout)
+    summary = {"heldout_loss_frequencies": _frequency_loss(corrupt, heldout, frequency)}
+    summary["heldout_loss_fresh"] = evaluate(model, corrupt, heldout)
     model.requires_grad_(False)
     for parameter in head.values():
         parameter.requires_grad_(True)
@@ -87,7 +87,7 @@ def train_head(config: MLMHeadConfig, machine: Mapping[str, Any] | None = None, 
             for group in optimiser.param_groups:
                 group["lr"] = config.learning_rate * min(1.0, (step + 1) / 20) * (1 - step / config.steps)
             first = step * config.batch_size
-            hidden, targets = features(model, ask(text[first : first + config.batch_size], first))
+            hidden, targets = features(model, corrupt(text[first : first + config.batch_size], first))
             loss = F.cross_entropy(decode(model, hidden), targets)
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"loss is {loss.item()} at step {step}; lower --learning-rate")
@@ -102,7 +102,7 @@ def train_head(config: MLMHeadConfig, machine: Mapping[str, Any] | None = None, 
     for name, parameter in head.items():  # what is reported is what is shipped
         parameter.data.copy_(kept[name].float())
     summary |= {
-        "heldout_loss": evaluate(model, ask, heldout),
+        "heldout_loss": evaluate(model, corrupt, heldout),
         "heldout_windows": len(heldout),
         "masked_tokens": masked,
         "tokens_seen": sum(map(len, text)),
@@ -135,11 +135,11 @@ def decode(model: nn.Module, hidden: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, ask: Corruption, sequences: list[list[int]], batch_size: int = 32) -> float:
+def evaluate(model: nn.Module, corrupt: Corruption, sequences: list[list[int]], batch_size: int = 32) -> float:
     """Mean cross-entropy over all masked tokens of the sequences, in nats; their masks are those of number 0, 1, ..."""
     total, count = 0.0, 0
     for first in range(0, len(sequences), batch_size):
-        hidden, targets = features(model, ask(sequences[first : first + batch_size], first))
+        hidden, targets = features(model, corrupt(sequences[first : first + batch_size], first))
         total += F.cross_entropy(decode(model, hidden), targets, reduction="sum").item()
         count += len(targets)
     return round(total / count, 4)
@@ -169,7 +169,7 @@ def _start(model: nn.Module, text: list[list[int]]) -> Tensor:
     return frequency
 
 
-def _frequency_loss(ask: Corruption, sequences: list[list[int]], frequency: Tensor) -> float:
-    labels = [ask([ids], i)["labels"].ravel() for i, ids in enumerate(sequences)]
+def _frequency_loss(corrupt: Corruption, sequences: list[list[int]], frequency: Tensor) -> float:
+    labels = [corrupt([ids], i)["labels"].ravel() for i, ids in enumerate(sequences)]
     targets = torch.cat(labels)
     return round(-frequency[targets[targets != -100]].mean().item(), 4)

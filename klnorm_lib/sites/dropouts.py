@@ -99,31 +99,31 @@ def dropout_sites(model: nn.Module) -> dict[str, Site]:
     Raises ``ValueError`` if the encoder has no recognised site, or a dropout module whose role is unknown.
     """
     encoder = encoder_of(model)
-    holders = [h for h in _rates_in(encoder) if not LEFT_ALONE.fullmatch(h.role)]
+    every = [f for f in _rates_in(encoder) if not LEFT_ALONE.fullmatch(f.role)]
     mains: dict[str, _Found] = {}
     companions: dict[str, list[Rate]] = {}
     unknown: list[str] = []
-    for holder in holders:
-        name, is_main = _site_of(holder)
+    for found in every:
+        name, is_main = _site_of(found)
         if name is None:
             # A number alone may be a copy that nothing reads; effective_rates shows when something does.
-            if _is_dropout(holder.rate.module):
-                unknown.append(holder.role)
+            if _is_dropout(found.rate.module):
+                unknown.append(found.role)
         elif not is_main:
-            companions.setdefault(name, []).append(holder.rate)
+            companions.setdefault(name, []).append(found.rate)
         elif name in mains:
-            unknown.append(f"{holder.role} (the role of {mains[name].role})")
+            unknown.append(f"{found.role} (the role of {mains[name].role})")
         else:
-            mains[name] = holder
+            mains[name] = found
     unknown += [r.path for name, rates in companions.items() if name not in mains for r in rates]
     if unknown or not mains:
-        raise ValueError(_unknown(encoder, holders, mains, unknown))
+        raise ValueError(_unknown(encoder, every, mains, unknown))
     sites = {}
     for name in sorted(mains, key=_order):
-        holder = mains[name]
+        found = mains[name]
         # Functional attention calls dropout from the attention module, not from the nn.Dropout that has its rate.
-        around = (holder.around,) if name.endswith("attention_probs") else ()
-        sites[name] = Site(name, holder.rate, tuple(companions.get(name, ())), (holder.rate.module, *around))
+        around = (found.around,) if name.endswith("attention_probs") else ()
+        sites[name] = Site(name, found.rate, tuple(companions.get(name, ())), (found.rate.module, *around))
     return sites
 
 
@@ -155,17 +155,17 @@ def _float_attributes(module: nn.Module) -> list[str]:
     return [k for k, v in attributes if "dropout" in k and isinstance(v, (int, float)) and not isinstance(v, bool)]
 
 
-def _site_of(holder: _Found) -> tuple[str | None, bool]:
+def _site_of(found: _Found) -> tuple[str | None, bool]:
     """The site's name (None: unknown) and whether this is its main operation."""
-    in_layer = _LAYER.fullmatch(holder.role)
+    in_layer = _LAYER.fullmatch(found.role)
     if not in_layer:
-        known = ((name, main) for pattern, name, main in _ABOVE_LAYERS if pattern.fullmatch(holder.role))
+        known = ((name, main) for pattern, name, main in _ABOVE_LAYERS if pattern.fullmatch(found.role))
         return next(known, (None, False))
     layer, role = in_layer.groups()
     if role == "attention.dropout":
         # DistilBERT's and the audio encoders' attention drops its weights itself; MPNet's contains a self-attention
         # that does so, and drops the output of the block.
-        inner = holder.around._modules.keys() & {"self", "attn"}
+        inner = found.around._modules.keys() & {"self", "attn"}
         return f"layer.{layer}.{'attention_output' if inner else 'attention_probs'}", True
     known = ((f"layer.{layer}.{kind}", main) for pattern, kind, main in _IN_LAYER if pattern.fullmatch(role))
     return next(known, (None, False))
@@ -178,8 +178,8 @@ def _order(name: str) -> tuple[int, int]:
     return int(layer), KINDS.index(kind)
 
 
-def _unknown(encoder: nn.Module, holders: list[_Found], mains: dict[str, _Found], unknown: list[str]) -> str:
-    listed = unknown or [h.role for h in holders]
+def _unknown(encoder: nn.Module, every: list[_Found], mains: dict[str, _Found], unknown: list[str]) -> str:
+    listed = unknown or [f.role for f in every]
     places_found = ", ".join(listed[:12]) + (f" and {len(listed) - 12} more" if len(listed) > 12 else "")
     head = f"the roles of these dropouts of {type(encoder).__name__} are not known: {places_found or 'none was found'}"
     if not mains:

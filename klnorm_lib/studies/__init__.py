@@ -1,4 +1,4 @@
-"""What was asked (NAME.yaml) and what was recorded or measured (NAME.jsonl, NAME.json), as the library ships it."""
+"""The studies (NAME.yaml) and what was recorded or measured (NAME.jsonl, NAME.json), as the library ships them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 
 
 def path(name: str) -> Path:
-    """Where the packaged file of that name lies, such as ``text.jsonl``; whether there is one, its caller asks."""
+    """Where the packaged file of that name lies, such as ``text.jsonl``; it need not exist."""
     return HERE / name
 
 

@@ -97,7 +97,6 @@ METRICS: dict[str, type[_Metric]] = {
     "pearson": Pearson,
     "spearman": Spearman,
 }
-LARGER_IS_BETTER = True  # holds for every metric above; selection relies on it
 
 
 @cache

@@ -13,12 +13,12 @@ from typing import Any
 
 from klnorm_lib.study import store
 from klnorm_lib.study.errors import StudyError
+from klnorm_lib.study.hashing import OUTSIDE
 from klnorm_lib.study.inputs import hyperparameters
 from klnorm_lib.study.plain import to_plain
 from klnorm_lib.study.record import Record
-from klnorm_lib.study.spec import ELSEWHERE, LATER, Run
+from klnorm_lib.study.spec import LATER, Run
 
-NOT_HASHED = (*ELSEWHERE, "method_args")  # not in the hash as they are
 OF_THE_MOMENT = ("created", "time", "memory")  # fields of a record that differ from one try to the next
 LABEL = ("name", "arm", "stage")  # of a study: one record for each, though the run be the same
 
@@ -33,7 +33,7 @@ def identity(run: Run) -> str:
 
 
 def _identity(run: Mapping[str, Any], method: Mapping[str, Any]) -> str:
-    fields = {name: value for name, value in run.items() if name not in NOT_HASHED}
+    fields = {name: value for name, value in run.items() if name not in OUTSIDE}
     return json.dumps([fields, method], sort_keys=True, default=str)
 
 

@@ -102,5 +102,5 @@ def _unreachable(data: DataSet, error: Exception) -> SourceUnavailableError:
 
 @cache
 def _resolve(repo: str, branch: str | None) -> str:
-    """The commit that a branch of a data set points to now, asked once per process so that all splits agree."""
+    """The commit that a branch of a data set points to now, looked up once per process so that all splits agree."""
     return huggingface_hub.HfApi().dataset_info(repo, revision=branch).sha

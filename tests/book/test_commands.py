@@ -49,7 +49,7 @@ def test_the_command_line_knows_it(words):
 
 
 def test_make_passes_options_that_the_command_knows():
-    given = ["NAME=smoke", "PART=all", "RECORDS=r.jsonl", "SETTING=trec/200/klnorm-tiny/vib", "REPLICATES=3"]
+    given = ["NAME=smoke", "PART=all", "RECORDS=r.jsonl", "RESULT=trec/200/klnorm-tiny/vib", "REPLICATES=3"]
     make = ["make", "--dry-run", "--assume-old=.venv/.installed", "study", *given]
     printed = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     words = shlex.split(printed[printed.index("klnorm study") :].replace("\\\n", " "))

@@ -43,7 +43,7 @@ def notebook():
         new_markdown_cell("## Take-away"),
         new_markdown_cell("## Exercises"),
         code("assert 1 + 1 == 2", "hide-input"),
-        code("import klnorm_lib.pages\n\nklnorm_lib.report.versions()"),
+        code("import klnorm_lib.pages\n\nklnorm_lib.pages.versions()"),
     ]
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     return new_notebook(cells=cells, metadata=metadata, nbformat_minor=5)

@@ -27,7 +27,7 @@ def code(source, *outputs, alt=""):
         (code('print("the accuracy is 0.71")'), "code, line 1: the number 0.71"),
         (code('print(f"{name} won by 3 % here")'), "3 %"),
         (code('ax.set_title("plain reaches 71.2 here")'), "71.2"),
-        (code('report.say(f"It gains three points over {name}.")'), "three points"),
+        (code('pages.say(f"It gains three points over {name}.")'), "three points"),
         (code('"""The accuracy is 0.71 here."""'), "0.71"),
         (code("scores = [0.712, 0.698, 0.731]"), "typed in as data"),
         (code('scores = {"plain": 0.712, "klnorm": 0.731}'), "typed in as data"),

@@ -76,7 +76,7 @@ def test_an_entry_point_is_a_method_like_any_other(install):
         ({"dropout": "their_methods:OtherDropout"}, ValueError, "dropout = their_methods:OtherDropout.*is taken"),
         ({"twice": "their_methods:Doubled"}, ValueError, "twice = their_methods:Doubled.*calls itself 'doubled'"),
         ({"doubled": "their_methods:MODULE_LEVEL"}, UserWarning, "doubled = their_methods:MODULE_LEVEL"),
-        ({"doubled": "dataclasses:dataclass"}, TypeError, "doubled = dataclasses:dataclass.*no subclass"),
+        ({"doubled": "dataclasses:dataclass"}, ValueError, "doubled = dataclasses:dataclass.*no subclass"),
     ],
 )
 @pytest.mark.filterwarnings("error::UserWarning")

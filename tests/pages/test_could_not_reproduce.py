@@ -24,9 +24,9 @@ def made(levels, tasks=("t",), **fields):
 @pytest.mark.parametrize(
     ("levels", "said"),
     [
-        ({"plain": 0.5, "new": 0.7}, "Shown in every setting"),
-        ({"plain": 0.7, "new": 0.5}, "Not shown; the opposite in 2 of 2 settings"),
-        ({"plain": 0.5, "new": 0.5}, "Not shown in any of 2 settings, nor the opposite; equivalent in 1"),
+        ({"plain": 0.5, "new": 0.7}, "Shown in every comparison"),
+        ({"plain": 0.7, "new": 0.5}, "Not shown; the opposite in 2 of 2 comparisons"),
+        ({"plain": 0.5, "new": 0.5}, "Not shown in any of 2 comparisons, nor the opposite; equivalent in 1"),
     ],
 )
 def test_the_answer_follows_from_the_verdicts(levels, said):
@@ -43,9 +43,9 @@ def test_mixed_and_partial_answers():
         made({"plain": 0.5, "new": level}, (task,)) for task, level in (("u", 0.7), ("d", 0.3), ("s", 0.5))
     )
     assert page.answer(stats.compare([*up, *down], "new", "plain")).startswith(
-        "Mixed: better in 1 of 2 settings, worse in 1"
+        "Mixed: better in 1 of 2 comparisons, worse in 1"
     )
-    assert page.answer(stats.compare([*up, *same], "new", "plain")).startswith("Shown in 1 of 2 settings")
+    assert page.answer(stats.compare([*up, *same], "new", "plain")).startswith("Shown in 1 of 2 comparisons")
 
 
 def test_families_are_compared_in_every_set_from_elsewhere():

@@ -25,9 +25,13 @@ class Undo:
 
     def set(self, owner: object, name: str, value: object) -> None:
         """Set an attribute, to have its old value again if the change fails."""
-        self.later(functools.partial(setattr, owner, name, getattr(owner, name)))
+        self.later(functools.partial(self._unset, owner, name, getattr(owner, name)))
         self._set.add((id(owner), name))
         setattr(owner, name, value)
+
+    def _unset(self, owner: object, name: str, value: object) -> None:
+        setattr(owner, name, value)
+        self._set.discard((id(owner), name))
 
     def has_set(self, owner: object, name: str) -> bool:
         """Whether this attribute was set before, in the same change."""

@@ -1,8 +1,8 @@
 """The encoder in pretraining and its prediction tasks: several small heads on one encoder.
 
 In the spirit of Pascual et al. 2019 (problem-agnostic speech encoder) and, for the phoneme of each frame, of HuBERT's
-frame targets (Hsu et al. 2021), except that here the synthesiser knows the phonemes. All but the frame question are
-answered linearly from the pooled vector, on the very path of ``Wav2Vec2ForSequenceClassification``: weighted sum of
+frame targets (Hsu et al. 2021), except that here the synthesiser knows the phonemes. All but the prediction for
+frames are linear from the pooled vector, on the very path of ``Wav2Vec2ForSequenceClassification``: weighted sum of
 layers, projector, mean over frames; so the projector is pretrained too.
 """
 
@@ -71,7 +71,7 @@ class SpeechModel(nn.Module):
         return out.last_hidden_state, projected.sum(1) / frames.sum(1, keepdim=True), frames
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss of every question of which the batch knows an answer, unweighted."""
+        """The loss of every prediction task for which the batch has targets, unweighted."""
         with torch.autocast(batch.sound.device.type, dtype=torch.bfloat16):
             last, pooled, mask = self.vectors(batch.sound, batch.lengths)
             frames = self.phoneme(last)

@@ -137,4 +137,4 @@ def _at_encoders_of(first: dict, second: dict, at: int) -> tuple[dict, dict]:
 
 
 def _spread(runs: dict, encoders: Iterable[str], at: int) -> dict:
-    return {(*s[:at], encoder, *s[at + 1 :]): of for encoder in sorted(encoders) for s, of in runs.items()}
+    return {(*s[:at], encoder, *s[at + 1 :]): found for encoder in sorted(encoders) for s, found in runs.items()}

@@ -54,7 +54,7 @@ def minimal_difference(
 def replicates_needed(
     difference: float, sd: float, wanted: float = 0.8, level: float = 0.95, row_se: float = 0.0, rows: int = 1_000
 ) -> int | None:
-    """The smallest k that shows ``difference`` with probability ``wanted``; ``None`` if no number does.
+    """The smallest k that shows ``difference`` with probability ``wanted``; ``None`` if none up to 100,000 does.
 
     More replicates make their own error smaller, never that of the test rows: below about 2.8 ``row_se`` a
     difference stays out of reach. Raises ``ValueError`` for a ``wanted`` not between 1 - ``level`` and 1.
