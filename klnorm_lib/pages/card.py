@@ -10,6 +10,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -134,8 +135,13 @@ def table(name: str) -> str:
     return card_table.markdown(name, grid.load(study), _records(study))
 
 
+@cache
+def _studies() -> dict[str, list[Record]]:
+    return by_study()
+
+
 def _records(study: str) -> list[Record]:
-    return by_study().get(study, [])
+    return _studies().get(study, [])
 
 
 PARTS = {"recipe": recipe, "counterpart": counterpart, "claims": claims, "table": table}

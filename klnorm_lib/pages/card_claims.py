@@ -15,7 +15,7 @@ from klnorm_lib.sweep.design import Grid
 
 Members = dict[tuple[str, int, str, str], list[Record]]
 CLAIMS = {"klnorm-tiny": "klnorm_tiny", "klnorm-tiny-speech": "klnorm_tiny_speech"}  # encoder: study of its claim
-PASSES = 4  # tasks out of five on which an encoder has to beat both in order to ship
+PASSES = 4  # tasks out of five on which an encoder has to beat both, to earn its place
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def arms_of(grid: Grid, task: str, size: int) -> list[tuple[tuple[str, int, str,
 
 def complete(records: Sequence[Record], replicates: Sequence[tuple[int, int]]) -> bool:
     """Whether there is a record of every replicate, and of no other."""
-    return {r.replicate for r in records} == set(replicates)
+    return {(r.run["split_seed"], r.run["seed"]) for r in records} == set(replicates)
 
 
 def _arm(records: Sequence[Record]) -> Arm:
@@ -138,7 +138,7 @@ def chosen_rate(record: Record) -> str:
 
 def scores(records: Iterable[Record]) -> Scores:
     """Test scores by split seed and seed."""
-    return {r.replicate: r.test[r.task["primary_metric"]] for r in records}
+    return {(r.run["split_seed"], r.run["seed"]): r.test[r.task["primary_metric"]] for r in records}
 
 
 def claims_table(grid: Grid, found: list[Claim]) -> str:
@@ -172,7 +172,7 @@ def settings(grid: Grid) -> str:
         text.append(f"at most {common['max_length']} tokens a text")
     if "test_rows" in common:
         text.append(f"tested on at most {common['test_rows']:,} rows, a fixed stratified sample")
-    return f"Training: {'; '.join(text)}."
+    return f"Settings: {'; '.join(text)}."
 
 
 def in_words(grid: Grid, found: list[Claim]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import cache
 from math import prod
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from klnorm_lib.figures import encoders, style
 from klnorm_lib.figures.embed import as_html
 from klnorm_lib.pages import card_claims, card_table
 from klnorm_lib.pages.masked_words import GAP, fill, neighbours
+from klnorm_lib.study import Record
 from klnorm_lib.sweep import grid
 from klnorm_lib.sweep.membership import by_study
 
@@ -25,6 +27,11 @@ SENTENCES = (
     f"she did not like the book, because it was {GAP}.",
 )
 WORDS = ("king", "river", "monday", "happy", "doctor", "france")
+
+
+@cache
+def _records() -> dict[str, list[Record]]:
+    return by_study()
 
 
 def page() -> str:
@@ -92,7 +99,7 @@ def _figures() -> tuple[str, str]:
     """The forest plot of all claims with its words, and the scores against labels; empty without records."""
     style.use()
     grids = {name: grid.load(study) for name, study in card_claims.CLAIMS.items()}
-    found = {name: card_claims.claims(of, by_study().get(of.name, [])) for name, of in grids.items()}
+    found = {name: card_claims.claims(of, _records().get(of.name, [])) for name, of in grids.items()}
     cards = {name: claims for name, claims in found.items() if claims}
     first = second = ""
     if cards:
@@ -102,7 +109,7 @@ def _figures() -> tuple[str, str]:
         first = as_html(encoders.forest({name: rows(found) for name, found in cards.items()}), alt, caption)
         first += "\n\n" + "\n\n".join(f"`{name}`. {text}" for name, text in words.items())
     for name, study in card_table.STUDIES.items():
-        scores = card_table.scores_by_encoder(grid.load(study), by_study().get(study, []))
+        scores = card_table.scores_by_encoder(grid.load(study), _records().get(study, []))
         if scores:
             arms = ", ".join(next(iter(scores.values())))
             alt = f"Lines of the mean score against the number of labels, for {arms}."

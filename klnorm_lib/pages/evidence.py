@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from klnorm_lib.figures.forest import span
@@ -60,6 +61,7 @@ def evidence(name: str) -> str:
     return "\n".join([read, "", head, f"|:--|:--|:--|--:|:--|{':--|' * len(shown)}", *lines])
 
 
+@cache
 def _studies() -> dict[str, list[Record]]:
     return {name: records for name, records in by_study().items() if name not in MACHINERY}
 

@@ -70,7 +70,7 @@ def rates(records: Iterable[Record]) -> pd.DataFrame:
     Columns: encoder, arm, label, sites (their number), runs, replicates, mean (unweighted over sites, then over runs),
     least and most (of the means of single runs), low and high (of single rates), orders (how many different assignments
     of rates to sites the runs had), and the mean rate of each type of site. An arm that sets no rate runs at those of
-    its encoder, which the other arms changed. Raises ``LookupError`` where no arm of an encoder records them.
+    its encoder, which the other arms changed. Raises ``LookupError`` where no arm of an encoder says them.
     """
     final = [r for r in records if r.study and r.study["stage"] == "final" and r.status == "finished"]
     before: dict[str, dict[str, float]] = {}
@@ -99,7 +99,7 @@ def _row(encoder: str, records: Sequence[Record], before: Mapping[str, Mapping[s
         "label": records[0].study["label"],
         "sites": len(runs[0]),
         "runs": len(runs),
-        "replicates": len({r.replicate for r in records}),
+        "replicates": len({(r.run["split_seed"], r.run["seed"]) for r in records}),
         "mean": float(np.mean(means)),
         "least": min(means),
         "most": max(means),

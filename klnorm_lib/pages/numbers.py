@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from klnorm_lib.study import Record
 from klnorm_lib.study.stats import Comparison
-from klnorm_lib.sweep.membership import by_study
 
 FORM = re.compile(
     r"(?P<study>[\w-]+): (?:(?P<runs>runs|failed runs)|(?P<arm>\S+)(?: minus (?P<baseline>\S+))?"
@@ -54,12 +54,19 @@ def quote(words: str, studies: Mapping[str, list[Record]] | None = None) -> str:
     found = FORM.fullmatch(" ".join(words.split()))
     if found is None:
         raise ValueError(f"cannot read {words!r}; the form is {SPELLING}")
-    studies = by_study() if studies is None else studies
+    studies = _packaged() if studies is None else studies
     if found["study"] not in studies and not (found["runs"] and found["study"] == EVERY):
         raise LookupError(f"no study {found['study']!r} among the records; there are {', '.join(studies)}")
     if found["runs"]:
         return _count(studies, found["study"], failed=found["runs"] != "runs")
     return _result(studies[found["study"]], words, found.groupdict())
+
+
+@cache
+def _packaged() -> dict[str, list[Record]]:
+    from klnorm_lib.sweep.membership import by_study
+
+    return by_study()
 
 
 def _count(studies: Mapping[str, list[Record]], study: str, failed: bool) -> str:

@@ -108,7 +108,7 @@ def _short(option: Any) -> str:
 
 
 def _replicate(record: Record) -> tuple[int, int]:
-    return record.replicate
+    return record.run["split_seed"], record.run["seed"]
 
 
 def outcomes(records: Iterable[Record], study: str, baseline: str | None = None) -> list[Outcome]:

@@ -71,7 +71,7 @@ def summary(records: Iterable[Record]) -> pd.DataFrame:
 def _group(records: Sequence[Record]) -> dict[str, Any]:
     primary = records[0].task["primary_metric"]
     first = _row(records[0])
-    scores = [r.test.get(primary) for r in sorted(records, key=lambda r: r.replicate)]
+    scores = [r.test.get(primary) for r in sorted(records, key=lambda r: (r.run["split_seed"], r.run["seed"]))]
     values = [s for s in scores if s is not None]
     if len(scores) <= FEW:
         shown = "  ".join("–" if s is None else f"{s:.3f}" for s in scores)

@@ -75,11 +75,6 @@ class Record:
     already_done: bool = field(default=False, compare=False)
 
     @property
-    def replicate(self) -> tuple[int, int]:
-        """Split seed and model seed: arms are compared within one replicate."""
-        return self.run["split_seed"], self.run["seed"]
-
-    @property
     def command(self) -> str:
         """The shell command that remakes this record."""
         return command_of(self.run)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 from klnorm_lib import studies
@@ -20,23 +19,11 @@ def by_study(paths: Iterable[str | Path] | None = None) -> dict[str, list[Record
     """The records of files by study, in order of appearance; by default those of all packaged files.
 
     Records without a ``study`` belong to the packaged study of their file's name; see :func:`members`. Raises
-    ``RecordError`` for a broken file, ``StudyError`` where there is no study of that name. Packaged files are read once
-    a process.
+    ``RecordError`` for a broken file, ``StudyError`` where there is no study of that name.
     """
-    if paths is None:
-        return {name: list(records) for name, records in _packaged().items()}
-    return _by_study(paths)
-
-
-@cache
-def _packaged() -> dict[str, list[Record]]:
-    return _by_study(studies.record_files())
-
-
-def _by_study(paths: Iterable[str | Path]) -> dict[str, list[Record]]:
     found: dict[str, list[Record]] = defaultdict(list)
     early: dict[str, list[Record]] = defaultdict(list)
-    for path in map(Path, paths):
+    for path in map(Path, studies.record_files() if paths is None else paths):
         for record in store.read_records(path):
             if record.study is None:
                 early[path.stem].append(record)

@@ -97,7 +97,7 @@ def committed(name: str, result: ResultName, part: str | None = None) -> list[Re
         records = by_study()[name]
     finals = [r for r in records if r.status == "finished" and r.study and r.study["stage"] == "final"]
     here = [r for r in finals if name_of(r) == result and part in (None, r.study["part"])]
-    found = {r.replicate: r for r in here}
+    found = {(r.run["split_seed"], r.run["seed"]): r for r in here}
     if len(found) < len({r.hash for r in here}):
         parts = ", ".join(dict.fromkeys(r.study["part"] for r in here))
         raise StudyError(f"{result} is in several parts of study {name!r}; say which with --part: {parts}")
@@ -134,8 +134,8 @@ def remake(
     summary = execute(items, index, options)
     if summary.failures:
         raise StudyError(f"{result} could not be remade: {summary.failures[0]}")
-    new = {r.replicate: r for r in index.records}
-    return compare(result, old, [new[r.replicate] for r in again]), summary
+    new = {(r.run["split_seed"], r.run["seed"]): r for r in index.records}
+    return compare(result, old, [new[r.run["split_seed"], r.run["seed"]] for r in again]), summary
 
 
 def compare(result: ResultName, old: Sequence[Record], new: Sequence[Record]) -> Remade:
@@ -147,7 +147,7 @@ def compare(result: ResultName, old: Sequence[Record], new: Sequence[Record]) ->
     return Remade(
         result,
         metric,
-        tuple(r.replicate for r in again),
+        tuple((r.run["split_seed"], r.run["seed"]) for r in again),
         tuple(r.test[metric] for r in again),
         tuple(r.test[metric] for r in new),
         0.0 if same else tolerance(old, len(again)),

@@ -29,7 +29,7 @@ def runs_of(records: Iterable[Record], arm: str, by: tuple[str, ...]) -> dict[tu
         if record.status != "finished" or not study or study["stage"] != "final" or study["arm"] != arm:
             continue
         setting = tuple(_field(record, name) for name in by)
-        replicate = record.replicate
+        replicate = record.run["split_seed"], record.run["seed"]
         other = found[setting].setdefault(replicate, record)
         if other is not record and _run_fields(other) != _run_fields(record):
             raise StudyError(
