@@ -1,0 +1,38 @@
+"""A peft adapter whose methods were applied after ``get_peft_model``, from the folder that was saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from klnorm_lib.methods.contract.method import apply_saved
+from klnorm_lib.methods.contract.model_class import save_methods_with
+from klnorm_lib.methods.loading.files import read_json
+from klnorm_lib.methods.loading.plain import plain
+
+
+def load_adapter(path: Path, methods: list) -> nn.Module:
+    from peft import PeftModel
+
+    settings = read_json(path / "adapter_config.json")
+    base, saved = settings["base_model_name_or_path"], settings.get("modules_to_save") or ()
+    model, missing = plain(path, base)
+    lost = sorted(key for key in missing if not _in_modules(key, saved))
+    if lost:
+        # Frozen by peft and drawn at random when the base was built: no file contains them.
+        raise ValueError(
+            f"{path}: {', '.join(lost)} are neither in the base model {base} nor in the adapter, so they are lost; "
+            "train again with the modules that contain them in modules_to_save of the adapter's config"
+        )
+    report = apply_saved(model, *methods)
+    model = PeftModel.from_pretrained(model, path, is_trainable=True)
+    save_methods_with(model)
+    model.klnorm_report = report
+    return model
+
+
+def _in_modules(key: str, modules) -> bool:
+    """Whether a module of that name, as peft matches names, contains the parameter ``key``."""
+    parts = key.split(".")[:-1]
+    return any(f".{'.'.join(parts[:i])}".endswith(f".{m}") for i in range(1, len(parts) + 1) for m in modules)
