@@ -16,6 +16,16 @@ def test_t_interval_by_hand():
         stats.t_interval(np.array([0.1]))
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1, -0.3])
+def test_equal_differences_allow_no_verdict(value):
+    interval = stats.t_interval(np.full(4, value))
+    assert np.isnan(interval).all()
+    assert stats.verdict(*interval) == stats.verdict(*interval, margin=1.0) == "cannot tell"
+    first = {(i, i): 0.5 + value for i in range(4)}
+    second = {(i, i): 0.5 for i in range(4)}
+    assert stats.verdict(*stats.t_interval(stats.differences(first, second))) == "cannot tell"
+
+
 def test_differences_use_shared_seeds_only():
     first, second = {(0, 0): 0.9, (1, 1): 0.8, (2, 2): 0.1}, {(1, 1): 0.5, (0, 0): 0.7}
     assert stats.differences(first, second) == pytest.approx([0.2, 0.3])

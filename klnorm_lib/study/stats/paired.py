@@ -30,13 +30,12 @@ def t_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, flo
 
     .. math:: \bar d \pm t_{k-1}\, s / \sqrt k
 
-    Without spread it is the mean itself, twice. Raises ``ValueError`` for k < 2, over which no spread can be
-    estimated. Source: Student 1908.
+    NaN twice when all differences are equal: they show no spread to estimate one from, so that :func:`verdict` says
+    "cannot tell", as :func:`compare` does. Raises ``ValueError`` for k < 2. Source: Student 1908.
     """
     if len(differences) < 2:
         raise ValueError(f"an interval needs at least 2 paired differences, got {len(differences)}")
-    mean = mean_of_replicates(differences)
-    return mean.interval(level) if mean.has_spread else (mean.value, mean.value)
+    return mean_of_replicates(differences).interval(level)
 
 
 def verdict(low: float, high: float, margin: float | None = None, larger_is_better: bool = True) -> str:
