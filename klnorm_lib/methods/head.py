@@ -7,6 +7,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from klnorm_lib.methods.contract.undo import replace_module
+from klnorm_lib.methods.penalty import PenaltyLayer
+from klnorm_lib.methods.precision import of_trained
 from klnorm_lib.sites import classifier_path
 
 
@@ -39,7 +41,9 @@ def insert_before_head(
         raise ValueError(f"another method is already applied before {taken[0]}; give apply() one head method only")
     path = classifier_path(model)
     linear = model.get_submodule(path)
-    layer = make(linear.in_features).to(device=linear.weight.device, dtype=linear.weight.dtype)
+    layer = make(linear.in_features).to(device=linear.weight.device, dtype=of_trained(linear.weight.dtype))
     layer.train(linear.training)
+    if isinstance(layer, PenaltyLayer):
+        layer.before_head = True
     replace_module(model, path, BeforeHead(layer, replace_linear(linear) if replace_linear else linear))
     return path

@@ -29,6 +29,7 @@ from klnorm_lib.methods.contract.undo import replace_module
 from klnorm_lib.methods.head import insert_before_head
 from klnorm_lib.methods.heads import GaussianHeads
 from klnorm_lib.methods.penalty import PenaltyLayer
+from klnorm_lib.methods.precision import of_trained
 from klnorm_lib.methods.schedule import Schedule
 from klnorm_lib.methods.standardiser import ChannelStandardiser, Standardiser
 from klnorm_lib.sites import norm_paths
@@ -162,7 +163,7 @@ class KLNorm(Method):
         for index, path in enumerate(paths):
             old = model.get_submodule(path)
             layer = KLNormLayer(old.weight.numel(), self, base=old, seed=self.seed + index)
-            layer.to(device=old.weight.device, dtype=old.weight.dtype).train(old.training)
+            layer.to(device=old.weight.device, dtype=of_trained(old.weight.dtype)).train(old.training)
             replace_module(model, path, layer)
         return [f"form {self.form} in place of {path}" for path in paths]
 

@@ -58,5 +58,6 @@ class MLPLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features))
 
     def forward(self, x: Tensor) -> Tensor:
+        read = x.to(self.inner.dtype)  # beside a frozen model in half precision the network is float32
         # y = e x + V relu(U x) + c
-        return self.scale * x + F.linear(F.relu(F.linear(x, self.inner)), self.outer, self.bias)
+        return (self.scale * read + F.linear(F.relu(F.linear(read, self.inner)), self.outer, self.bias)).to(x.dtype)

@@ -35,6 +35,7 @@ class PenaltyLayer(nn.Module):
 
     added_by_klnorm = True
     samples = 1  # rows that the layer makes of each in training; the labels are repeated
+    before_head = False  # whether it reads what the head classifies, rather than what the encoder passes on
     second_pass = False  # whether the model runs twice in training, for :meth:`compare`
 
     def __init__(self, schedule: Schedule, keep_step: bool = True) -> None:
@@ -79,7 +80,10 @@ class PenaltyLayer(nn.Module):
             self.step.fill_(step)
 
     def positions(self, x: Tensor) -> Tensor | None:
-        """Real positions of ``x`` (batch, length, features) as (batch, length) bool; None if all are real."""
+        """Positions of ``x`` (batch, length, features) that count, (batch, length) bool; None if all do.
+
+        The real ones; before the head of a model that classifies one position of each example, that one alone.
+        """
         return self._positions(x.shape[1]) if self._positions is not None and x.ndim == 3 else None
 
     def penalise(self, kl: Tensor) -> None:

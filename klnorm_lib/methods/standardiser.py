@@ -13,7 +13,8 @@ class Standardiser(nn.Module):
     r""":math:`\hat x = (h - m)/\sqrt{v + \epsilon}` without affine part; see ``functional.standardise``.
 
     Batch statistics keep running moments (momentum 0.1, unbiased variance, as torch's BatchNorm) for evaluation.
-    Shapes: (..., features), unchanged.
+    Shapes: (..., features), unchanged. Raises ``ValueError`` in training for batch statistics of more than one vector
+    an example, where padding would count.
     """
 
     def __init__(self, features: int, statistics: str, eps: float, groups: int = 1, momentum: float = 0.1) -> None:
@@ -31,6 +32,12 @@ class Standardiser(nn.Module):
             return functional.standardise(x, self.statistics, self.eps, self.groups)
         if not self.training:
             return (x - self.running_mean) * torch.rsqrt(self.running_var + self.eps)
+        if x.ndim > 2:
+            raise ValueError(
+                "batch statistics need one vector an example; this head reads every position "
+                f"(shape {tuple(x.shape)}), padding among them, which would move the statistics. Use statistics "
+                "layer, rms or group"
+            )
         if update:
             self._update(x.detach())
         return functional.standardise(x, "batch", self.eps)

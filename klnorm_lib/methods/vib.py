@@ -20,6 +20,7 @@ from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import Method, whole_numbers
 from klnorm_lib.methods.head import insert_before_head
 from klnorm_lib.methods.penalty import PenaltyLayer
+from klnorm_lib.methods.precision import of_trained
 from klnorm_lib.methods.schedule import Schedule
 
 
@@ -72,7 +73,7 @@ class VIB(Method):
         def classifier(old: nn.Linear) -> nn.Linear:
             new = nn.Linear(self.bottleneck, old.out_features, bias=old.bias is not None)
             _draw(new, generator)
-            return new.to(device=old.weight.device, dtype=old.weight.dtype)
+            return new.to(device=old.weight.device, dtype=of_trained(old.weight.dtype))
 
         path = insert_before_head(model, lambda size: VIBLayer(size, self, generator), classifier)
         return [f"bottleneck of {self.bottleneck} before {path}, which is replaced by a fresh classifier"]
@@ -101,7 +102,7 @@ class VIBLayer(PenaltyLayer):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 2:
             raise ValueError(f"VIB needs one pooled vector an example, (batch, features); got shape {tuple(x.shape)}")
-        hidden = self.encoder(x)
+        hidden = self.encoder(x.to(self.mean.weight.dtype))
         mean, std = self.mean(hidden), F.softplus(self.raw_std(hidden).float())
         self.penalise(functional.kl_diag_gaussian(mean, std, self.prior_mean, F.softplus(self.prior_raw_std.float())))
         if not self.training:

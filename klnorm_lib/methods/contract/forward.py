@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from klnorm_lib.methods.passes import loss_and_logits, twice
 from klnorm_lib.methods.penalty import Penalty, PenaltyLayer
-from klnorm_lib.sites.positions import real_positions
+from klnorm_lib.methods.precision import refuse_float16
+from klnorm_lib.sites.positions import classified_position, picks_last_token, real_positions
 
 
 def penalty_layers(model: nn.Module) -> list[PenaltyLayer]:
@@ -22,6 +23,7 @@ def penalty_layers(model: nn.Module) -> list[PenaltyLayer]:
 def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.BoundArguments):
     """The outputs of ``base_forward``, called with ``given``, with the penalty in their loss."""
     layers = penalty_layers(model)
+    _check_once(model)
     as_tuple = _name_outputs(model, given)
     mask, labels = given.arguments.get("attention_mask"), given.arguments.get("labels")
     samples = 1
@@ -31,9 +33,14 @@ def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.B
         given.arguments["labels"] = torch.cat([labels] * samples)
     model._klnorm_pending = False  # the graph of the forward before is gone
 
+    real = functools.partial(real_positions, model.config, mask)
+    classified = real
+    if picks_last_token(base_forward):
+        classified = functools.partial(_classified, model, given.arguments)
+
     def one_pass():
         for layer in layers:
-            layer.enter(samples, torch.is_grad_enabled(), functools.partial(real_positions, model.config, mask))
+            layer.enter(samples, torch.is_grad_enabled(), classified if layer.before_head else real)
         try:
             outputs = base_forward(*given.args, **given.kwargs)
             penalties = [p for layer in layers for p in layer.penalties]
@@ -49,6 +56,21 @@ def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.B
         outputs, total = twice(comparing, (outputs, total), one_pass, labels is not None, samples)
     outputs = _attach_penalty(model, outputs, total, labels is not None, samples)
     return outputs.to_tuple() if as_tuple and not isinstance(outputs, tuple) else outputs
+
+
+def _check_once(model: nn.Module) -> None:
+    # Saved models may be opened in float16 to predict; the first training step is where that would go wrong.
+    training = model.training and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if training and not model.__dict__.get("_klnorm_checked"):
+        refuse_float16(model)
+        model._klnorm_checked = True
+
+
+def _classified(model: nn.Module, given: Mapping[str, object], length: int) -> Tensor:
+    ids = next((given[k] for k in ("decoder_input_ids", "input_ids") if given.get(k) is not None), None)
+    embeddings = given.get("inputs_embeds")
+    read = embeddings if ids is None else ids
+    return classified_position(model.config, ids, read.shape[0], length, read.device)
 
 
 def _name_outputs(model: nn.Module, given: inspect.BoundArguments) -> bool:

@@ -20,6 +20,7 @@ from klnorm_lib.methods.contract.forward import penalty_layers
 from klnorm_lib.methods.contract.model_class import keep_in_adapter, regularised, save_methods_with, swap_class
 from klnorm_lib.methods.contract.undo import undo_on_error
 from klnorm_lib.methods.penalty import PenaltyLayer
+from klnorm_lib.methods.precision import check_trained_weights
 from klnorm_lib.sites import unwrap
 
 PROPERTIES = (
@@ -135,10 +136,11 @@ def apply(model: nn.Module, *methods: Method) -> Report:
     ``model``: a Hugging Face model, bare or wrapped in peft. The penalty, if there is one, joins ``outputs.loss``
     in training mode, so a stock ``Trainer`` or any loop needs no change; pass ``report.callbacks`` to the
     ``Trainer`` when a schedule is used. Sets ``accepts_loss_kwargs = False``, without which the stock ``Trainer``
-    does not divide a classification loss by the accumulation steps.
+    does not divide a classification loss by the accumulation steps. Warns of trained weights in bfloat16.
 
     Raises ``TypeError`` for something that is not a method or not a Hugging Face model, ``ValueError`` when a
-    method matched nothing, two methods change the same layer, or methods were applied before. A failed call leaves
+    method matched nothing, two methods change the same layer, methods were applied before, or weights that would be
+    trained are float16. A failed call leaves
     the model as it was.
     """
     return _apply(model, methods, "attach")
@@ -165,6 +167,8 @@ def _apply(model: nn.Module, methods: tuple[Method, ...], how: str) -> Report:
     with undo_on_error(inner) as undo:
         undo.remember([*outers, inner], inner.parameters())
         methods = tuple(method.resolved(inner) for method in methods)
+        if how == "attach":
+            check_trained_weights(inner)
         for method in methods:
             changed += [f"{method.name}: {line}" for line in getattr(method, how)(inner)]
         added = sum(p.numel() for p in inner.parameters()) - before

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from klnorm_lib.pretraining.dtype import declare_float32
 from klnorm_lib.pretraining.speech.augment import RATE
 from klnorm_lib.pretraining.speech.filterbank import envelopes, warm_start
 
@@ -75,6 +76,7 @@ def export(network, out: Path) -> None:
     network.config.hidden_dropout = network.config.attention_dropout = 0.1
     state = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("classifier.")}
     network.save_pretrained(out, state_dict=state)
+    declare_float32(out)
     Wav2Vec2FeatureExtractor(sampling_rate=RATE, do_normalize=True, return_attention_mask=True).save_pretrained(out)
     for file in ("config.json", "preprocessor_config.json"):
         text = json.dumps(json.loads((out / file).read_text()), indent=2, sort_keys=True)

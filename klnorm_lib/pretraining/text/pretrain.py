@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from klnorm_lib.encoders.corpora import documents
 from klnorm_lib.encoders.sources import portable
 from klnorm_lib.pretraining import checkpoint, schedule
+from klnorm_lib.pretraining.dtype import declare_float32
 from klnorm_lib.pretraining.text.cooccurrence import ppmi_vectors, principal
 from klnorm_lib.pretraining.text.distillation import Distiller, Targets, Teacher
 
@@ -211,10 +212,11 @@ def evaluate(model, sequences: np.ndarray, tokenizer, config: PretrainConfig, de
 
 
 def export(model, tokenizer, out: Path) -> None:
-    """Write the encoder with its masked-LM head (and pooler, if trained) as float16 safetensors, dropout 0.1."""
+    """Write the encoder with its masked-LM head (and pooler, if trained), dropout 0.1: float16, loaded as float32."""
     config = model.config
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1
     model.to("cpu", torch.float16).save_pretrained(out, max_shard_size=SHARD)
+    declare_float32(out)
     tokenizer.save_pretrained(out)
 
 
