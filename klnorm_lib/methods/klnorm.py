@@ -30,6 +30,7 @@ from klnorm_lib.methods.head import insert_before_head
 from klnorm_lib.methods.heads import GaussianHeads
 from klnorm_lib.methods.penalty import PenaltyLayer
 from klnorm_lib.methods.precision import of_trained
+from klnorm_lib.methods.replaced_norm import MeasuredNorm, measure_norm
 from klnorm_lib.methods.schedule import Schedule
 from klnorm_lib.methods.standardiser import ChannelStandardiser, Standardiser
 from klnorm_lib.sites import norm_paths
@@ -160,9 +161,10 @@ class KLNorm(Method):
                 f"no normalisation with an affine part found inside the encoder of {type(model).__name__}; "
                 "use placement='pooled'"
             )
+        measured = _measured(model, paths, self.eps)
         for index, path in enumerate(paths):
             old = model.get_submodule(path)
-            layer = KLNormLayer(old.weight.numel(), self, base=old, seed=self.seed + index)
+            layer = KLNormLayer(old.weight.numel(), self, base=measured[path], seed=self.seed + index)
             layer.to(device=old.weight.device, dtype=of_trained(old.weight.dtype)).train(old.training)
             replace_module(model, path, layer)
         return [f"form {self.form} in place of {path}" for path in paths]
@@ -171,16 +173,19 @@ class KLNorm(Method):
 class KLNormLayer(PenaltyLayer):
     r"""One KL-Norm layer over the last axis, or in place of a GroupNorm over its channels; forms A, B, C.
 
-    Shapes: (batch, features) or (batch, length, features), unchanged; in place of a GroupNorm (batch, features,
-    length), whose heads read all channels of a frame. Arithmetic in at least float32, whatever autocast says. With
-    ``base`` (a normalisation layer) the output becomes :math:`b_0 + \gamma_0\,y`.
+    Shapes: (batch, features) or (batch, length, features), unchanged; in place of a norm of the channels (batch,
+    features, length), whose heads read all channels of a frame. Arithmetic in at least float32, whatever
+    autocast says. With ``base`` (a normalisation layer, or one measured) the output becomes :math:`b_0 + \gamma_0\,y`.
     """
 
-    def __init__(self, features: int, config: KLNorm, base: nn.Module | None = None, seed: int | None = None) -> None:
+    def __init__(
+        self, features: int, config: KLNorm, base: MeasuredNorm | nn.Module | None = None, seed: int | None = None
+    ) -> None:
         super().__init__(Schedule(config.schedule, config.beta, config.warmup_steps))
         self.config = config
         self.features = features
-        self.channels_first = isinstance(base, nn.GroupNorm)
+        base = measure_norm(base, nn.Module(), "", config.eps) if isinstance(base, nn.Module) else base
+        self.channels_first = base is not None and base.channels_first
         self.standardise = _standardiser(features, config, base)
         if config.form == "A":
             self.gamma = nn.Parameter(torch.ones(features))
@@ -194,8 +199,7 @@ class KLNormLayer(PenaltyLayer):
             self.prior_raw_std = nn.Parameter(torch.full((features,), math.log(math.expm1(1.0))))
         self.has_base = base is not None
         if base is not None:
-            bias = getattr(base, "bias", None)
-            values = {"base_gamma": base.weight, "base_bias": torch.zeros_like(base.weight) if bias is None else bias}
+            values = {"base_gamma": base.gamma, "base_bias": base.bias}
             for name, value in values.items():
                 value = value.detach().clone()
                 if config.train_base:
@@ -205,12 +209,20 @@ class KLNormLayer(PenaltyLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            y, mean, std = self._normalise(x.to(torch.promote_types(torch.float32, x.dtype)))
+            rows = x.movedim(1, -1) if self.channels_first and isinstance(self.standardise, Standardiser) else x
+            y, mean, std = self._normalise(rows.to(torch.promote_types(torch.float32, x.dtype)))
             self.penalise(self._kl(mean, std))
             if self.has_base:
                 y = self.base_bias + self.base_gamma * y  # b_0 + gamma_0 y
         y = y.to(x.dtype)
         return y.movedim(-1, 1) if self.channels_first else y
+
+    @property
+    def weight(self) -> Tensor:
+        """The pretrained scale, for code around the norm that asks for its dtype or device."""
+        if not self.has_base:
+            raise AttributeError("weight")
+        return self.base_gamma
 
     def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x_hat = self.standardise(x, update=self._open)
@@ -237,17 +249,30 @@ class KLNormLayer(PenaltyLayer):
         return f"{self.features}, form={c.form}, statistics={c.statistics}, beta={c.beta}, schedule={c.schedule}"
 
 
-def _standardiser(features: int, config: KLNorm, base: nn.Module | None) -> nn.Module:
+def _standardiser(features: int, config: KLNorm, base: MeasuredNorm | None) -> nn.Module:
     if base is None:
         return Standardiser(features, config.statistics, config.eps, config.groups)
-    eps = getattr(base, "eps", getattr(base, "variance_epsilon", config.eps))
-    if isinstance(base, nn.GroupNorm):
-        return ChannelStandardiser(base.num_groups, eps)
-    # Of the norms over the last axis only those by the mean square come without a shift, T5's LayerNorm among them.
-    by_mean_square = not isinstance(base, nn.LayerNorm) and not hasattr(base, "bias")
-    statistics = "rms" if by_mean_square and config.statistics == "layer" else config.statistics
-    # torch's RMSNorm takes None for the precision of its dtype.
-    return Standardiser(features, statistics, torch.finfo(base.weight.dtype).eps if eps is None else eps, config.groups)
+    if base.statistics == "group":
+        return ChannelStandardiser(base.groups, base.eps)
+    statistics = base.statistics if config.statistics == "layer" else config.statistics
+    return Standardiser(features, statistics, base.eps, config.groups)
+
+
+def _measured(model: nn.Module, paths: list[str], eps: float) -> dict[str, MeasuredNorm]:
+    """Path -> what its norm computes; raises ``ValueError`` naming every norm that the layer cannot replace."""
+    found, refused = {}, []
+    for path in paths:
+        parent, _, name = path.rpartition(".")
+        try:
+            found[path] = measure_norm(model.get_submodule(path), model.get_submodule(parent), name, eps)
+        except ValueError as error:
+            refused.append(f"{path} ({type(model.get_submodule(path)).__name__}): {error}")
+    if refused:
+        raise ValueError(
+            f"KL-Norm cannot take the place of {len(refused)} of {len(paths)} normalisations inside "
+            f"{type(model).__name__}: {'; '.join(refused[:3])}. Use placement='pooled'"
+        )
+    return found
 
 
 def _has_affine_part(norm: nn.Module) -> bool:

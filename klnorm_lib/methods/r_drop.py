@@ -22,6 +22,7 @@ from klnorm_lib.methods.contract.method import TRAINING_ONLY, Method
 from klnorm_lib.methods.contract.undo import add_module
 from klnorm_lib.methods.penalty import PenaltyLayer, check_strengths
 from klnorm_lib.methods.schedule import Schedule
+from klnorm_lib.sites import encoder_of
 
 REGRESSION, MULTI_LABEL = "regression", "multi_label_classification"
 
@@ -56,7 +57,7 @@ class RDrop(Method):
 
     def attach(self, model: nn.Module) -> list[str]:
         """Have ``model`` run twice in training."""
-        if model.base_model is model:
+        if encoder_of(model) is model:
             raise ValueError(
                 f"{type(model).__name__} is an encoder without a head, so it predicts nothing that could be compared; "
                 "load it with AutoModelForSequenceClassification or AutoModelForAudioClassification"

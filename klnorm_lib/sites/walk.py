@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,8 +32,19 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def encoder_of(model: nn.Module) -> nn.Module:
-    """The encoder without its head, e.g. ``model.bert``; a bare encoder is its own."""
-    return unwrap(model).base_model
+    """The encoder without its head, e.g. ``model.bert``; a bare encoder is its own.
+
+    Of a model with a head whose class does not keep its encoder at ``base_model_prefix`` (Whisper's audio classifier,
+    CLIP's image classifier) it is the largest part that is a transformers model itself.
+    """
+    from transformers import PreTrainedModel
+
+    inner = unwrap(model)
+    encoder = inner.base_model
+    if encoder is not inner or not any(re.search(r"For[A-Z]", cls.__name__) for cls in type(inner).__mro__):
+        return encoder
+    parts = [child for child in inner.children() if isinstance(child, PreTrainedModel)]
+    return max(parts, key=lambda part: sum(p.numel() for p in part.parameters()), default=inner)
 
 
 @dataclass(frozen=True)
