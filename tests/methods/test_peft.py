@@ -1,5 +1,7 @@
 """Methods under peft: applied after get_peft_model, or before it; trained, saved and loaded with the adapter."""
 
+import json
+
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -122,7 +124,11 @@ def test_weights_that_neither_base_nor_adapter_holds_are_missed(tmp_path):
         model.eval().save_pretrained(folder)
         return model
 
-    train_and_save(tmp_path / "lacking", None)
+    named = train_and_save(tmp_path / "lacking", None)
+    assert "bert.pooler" in named.peft_config["default"].modules_to_save
+    file = tmp_path / "lacking" / "adapter_config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {"modules_to_save": ["classifier"]}))  # as before apply named the pooler
     with pytest.raises(ValueError, match=r"bert\.pooler\.dense\.weight.*modules_to_save"):
         load(tmp_path / "lacking")
     model = train_and_save(tmp_path / "whole", ["pooler"])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from klnorm_lib.methods.arguments import describe
 from klnorm_lib.methods.contract.forward import penalty_layers
+from klnorm_lib.methods.contract.fresh_parts import keep_fresh_parts
 from klnorm_lib.methods.contract.model_class import keep_in_adapter, regularised, save_methods_with, swap_class
 from klnorm_lib.methods.contract.undo import undo_on_error
 from klnorm_lib.methods.penalty import PenaltyLayer
@@ -136,7 +137,9 @@ def apply(model: nn.Module, *methods: Method) -> Report:
     ``model``: a Hugging Face model, bare or wrapped in peft. The penalty, if there is one, joins ``outputs.loss``
     in training mode, so a stock ``Trainer`` or any loop needs no change; pass ``report.callbacks`` to the
     ``Trainer`` when a schedule is used. Sets ``accepts_loss_kwargs = False``, without which the stock ``Trainer``
-    does not divide a classification loss by the accumulation steps. Warns of trained weights in bfloat16.
+    does not divide a classification loss by the accumulation steps. Parts of a peft model's base that were drawn at
+    random and that peft freezes join ``modules_to_save`` of its active adapter; the report names them. Warns of trained
+    weights in bfloat16.
 
     Raises ``TypeError`` for something that is not a method or not a Hugging Face model, ``ValueError`` when a
     method matched nothing, two methods change the same layer, methods were applied before, or weights that would be
@@ -161,11 +164,14 @@ def _apply(model: nn.Module, methods: tuple[Method, ...], how: str) -> Report:
         raise ValueError(
             f"methods were already applied to this model ({given}); build it afresh and pass all methods to one apply()"
         )
-    before = sum(p.numel() for p in inner.parameters())
     changed: list[str] = []
     outers = _wrappers(model, inner)
     with undo_on_error(inner) as undo:
         undo.remember([*outers, inner], inner.parameters())
+        # First, so that methods change the copy that peft trains.
+        for outer in filter(_is_peft, outers):
+            changed += keep_fresh_parts(outer, inner, undo)
+        before = sum(p.numel() for p in inner.parameters())
         methods = tuple(method.resolved(inner) for method in methods)
         if how == "attach":
             check_trained_weights(inner)
@@ -178,8 +184,7 @@ def _apply(model: nn.Module, methods: tuple[Method, ...], how: str) -> Report:
         inner._klnorm_pending = False
         for outer in outers:
             outer.accepts_loss_kwargs = False
-            # By name, so that peft need not be installed.
-            if any(cls.__name__ == "PeftModel" for cls in type(outer).__mro__):
+            if _is_peft(outer):
                 keep_in_adapter(outer, inner, undo)
                 save_methods_with(outer)
 
@@ -206,6 +211,10 @@ def auxiliary_loss(model: nn.Module) -> Tensor:
         raise RuntimeError("no forward yet: call model(**batch) before auxiliary_loss(model)")
     inner._klnorm_pending = False
     return inner._klnorm_auxiliary
+
+
+def _is_peft(module: nn.Module) -> bool:
+    return any(cls.__name__ == "PeftModel" for cls in type(module).__mro__)  # by name: peft need not be installed
 
 
 def _wrappers(model: nn.Module, inner: nn.Module) -> list[nn.Module]:

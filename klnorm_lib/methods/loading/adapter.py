@@ -13,7 +13,7 @@ from klnorm_lib.methods.loading.plain import plain
 
 
 def load_adapter(path: Path, methods: list) -> nn.Module:
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
 
     settings = read_json(path / "adapter_config.json")
     base, saved = settings["base_model_name_or_path"], settings.get("modules_to_save") or ()
@@ -26,13 +26,14 @@ def load_adapter(path: Path, methods: list) -> nn.Module:
             "train again with the modules that contain them in modules_to_save of the adapter's config"
         )
     report = apply_saved(model, *methods)
-    model = PeftModel.from_pretrained(model, path, is_trainable=True)
+    prompts = PeftConfig.from_pretrained(path).is_prompt_learning  # peft opens these for evaluation only
+    model = PeftModel.from_pretrained(model, path, is_trainable=not prompts)
     save_methods_with(model)
     model.klnorm_report = report
     return model
 
 
 def _in_modules(key: str, modules) -> bool:
-    """Whether a module of that name, as peft matches names, contains the parameter ``key``."""
-    parts = key.split(".")[:-1]
-    return any(f".{'.'.join(parts[:i])}".endswith(f".{m}") for i in range(1, len(parts) + 1) for m in modules)
+    """Whether a module that peft keeps contains the parameter ``key``; peft goes by the ending of a module's name."""
+    parts = ["base_model", "model", *key.split(".")[:-1]]
+    return any(".".join(parts[:i]).endswith(m) for i in range(3, len(parts) + 1) for m in modules)
