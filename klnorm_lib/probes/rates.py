@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from klnorm_lib.probes.inputs import dummy_inputs
 from klnorm_lib.probes.operations import WATCHED, Seen
 from klnorm_lib.probes.untouched import training_mode
-from klnorm_lib.sites import Site, dropout_sites, encoder_of
+from klnorm_lib.sites import Rate, Site, dropout_sites, encoder_of
 from klnorm_lib.sites.walk import places
 
 
@@ -78,9 +78,13 @@ class _Recorder(TorchFunctionMode):
         self.readings: list[Reading] = []
         self._paths = {module: path for path, module in encoder.named_modules()}
         self._running: list[nn.Module] = []
-        self._site_of = {module: (name, True) for name, site in sites.items() for module in site.runs_in}
+        # A layer may hold several numbers that it hands to functional dropout: which of them ran is told by the rate.
+        self._sites_of: dict[nn.Module, list[tuple[str, bool, Rate]]] = {}
         for name, site in sites.items():
-            self._site_of |= {rate.module: (name, False) for rate in site.companions}
+            for module in dict.fromkeys(site.runs_in):
+                self._sites_of.setdefault(module, []).append((name, True, site.main))
+            for rate in site.companions:
+                self._sites_of.setdefault(rate.module, []).append((name, False, rate))
         # Adapters of peft, layers of ours and the pooler may drop as they like.
         own = [p for p in places(encoder) if "base_layer" not in p.module._modules]
         self._own = {p.module for p in own if not f"{p.role}.".startswith("pooler.")}
@@ -116,9 +120,10 @@ class _Recorder(TorchFunctionMode):
         if innermost not in self._own:
             return
         where = self._paths[innermost] or "the encoder"
-        found = (self._site_of[m] for m in reversed(self._running) if m in self._site_of)
-        name, main = next(found, (None, False))
-        if name is None:
+        sites = next(filter(None, map(self._sites_at, reversed(self._running))), [])
+        if len(sites) > 1:
+            sites = [site for site in sites if site[2].get() == p]
+        if not sites:
             if p > 0:
                 raise RuntimeError(
                     f"dropout of rate {p:g} runs in {where}, which is no recognised site; set it to 0 in the "
@@ -127,7 +132,15 @@ class _Recorder(TorchFunctionMode):
             return
         if not seen.plausible(p):
             raise RuntimeError(
-                f"{name}: {where} was called with dropout {p:g}, but {seen}; "
+                f"{sites[0][0]}: {where} was called with dropout {p:g}, but {seen}; "
                 "the operation does not do what it was set to"
             )
-        self.readings.append(Reading(name, main, p, where, seen))
+        self.readings += [Reading(name, main, p, where, seen) for name, main, _ in sites]
+
+    def _sites_at(self, module: nn.Module) -> list[tuple[str, bool, Rate]]:
+        """Sites that an operation inside ``module`` may be of: those of a number that its own forward reads only
+        while no other module runs inside it."""
+        sites = self._sites_of.get(module, [])
+        if module is self._running[-1]:
+            return sites
+        return [s for s in sites if s[2].module is not module or s[0].endswith("attention_probs")]

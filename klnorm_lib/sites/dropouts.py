@@ -3,11 +3,13 @@
 ``embeddings``                   what enters the first layer
 ``layer.{i}.attention_probs``    attention weights after the softmax
 ``layer.{i}.attention_output``   the attention block, before it joins the residual stream
-``layer.{i}.ffn_hidden``         inside the feed-forward block (audio encoders)
+``layer.{i}.ffn_hidden``         inside the feed-forward block (audio encoders, ModernBERT, T5)
 ``layer.{i}.ffn_output``         the feed-forward block, before it joins the residual stream
 
 A BERT with L layers has 1 + 3L of them. An architecture has those that its code has: DistilBERT has no
-``attention_output``. Dropout of the classifier and the pooler, layer-drop and peft's own dropout are no sites.
+``attention_output``. Dropout of the classifier and the pooler, layer-drop, stochastic depth, SpecAugment and peft's
+own dropout are no sites. Layers that share their weights (ALBERT) share one set of sites. Encoders that name their
+parts otherwise are read by structure, see :mod:`klnorm_lib.sites.structure`.
 """
 
 from __future__ import annotations
@@ -17,9 +19,12 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from klnorm_lib.sites import structure
 from klnorm_lib.sites.walk import Place, encoder_of, join, places
 
-KINDS = ("attention_probs", "attention_output", "ffn_hidden", "ffn_output")
+KINDS = (
+    "attention_probs", "attention_output", "cross_attention_probs", "cross_attention_output", "ffn_hidden", "ffn_output"
+)  # fmt: skip
 
 _LAYER = re.compile(r"(?:encoder|transformer)\.layers?\.(\d+)\.(.+)")
 _IN_LAYER = (
@@ -116,6 +121,12 @@ def dropout_sites(model: nn.Module) -> dict[str, Site]:
         else:
             mains[name] = found
     unknown += [r.path for name, rates in companions.items() if name not in mains for r in rates]
+    modules = {place.role: place.module for place in places(encoder)}
+    # The names above are those of records; where they leave out a rate that code reads, structure says more.
+    idle = [f.role for f in mains.values() if not structure.is_read(modules, f.role)]
+    by_structure = _by_structure(modules, every)
+    if unknown or not mains or idle or (len(by_structure[0]) > len(mains) and not by_structure[2]):
+        mains, companions, unknown = by_structure
     if unknown or not mains:
         raise ValueError(_unknown(encoder, every, mains, unknown))
     sites = {}
@@ -125,6 +136,32 @@ def dropout_sites(model: nn.Module) -> dict[str, Site]:
         around = (found.around,) if name.endswith("attention_probs") else ()
         sites[name] = Site(name, found.rate, tuple(companions.get(name, ())), (found.rate.module, *around))
     return sites
+
+
+def _by_structure(
+    modules: structure.Modules, every: list[_Found]
+) -> tuple[dict[str, _Found], dict[str, list[Rate]], list[str]]:
+    """Main rates, companions and unknown roles, by where the rates stand: see :mod:`klnorm_lib.sites.structure`."""
+    held = [f for f in every if _is_dropout(f.rate.module)]
+    found = structure.roles(modules, [f.role for f in every])
+    unknown = [f.role for f in held if f.role in found and found[f.role] is None]
+    unknown += [f.role for f in held if f.role not in found and structure.is_foreign(modules, f.role)]
+    placed = {path: role for path, role in found.items() if role is not None}
+    prefixed = structure.prefixed(placed)
+    mains: dict[str, _Found] = {}
+    companions: dict[str, list[Rate]] = {}
+    for f in every:
+        role = placed.get(f.role)
+        if role is None:
+            continue
+        name = role.kind if role.layer is None else f"layer.{role.layer}.{role.kind}"
+        if prefixed and role.stack:
+            name = f"{role.stack}.{name}"
+        if name in mains:
+            companions.setdefault(name, []).append(f.rate)
+        else:
+            mains[name] = f
+    return mains, companions, unknown
 
 
 def _rates_in(encoder: nn.Module) -> list[_Found]:
@@ -171,11 +208,12 @@ def _site_of(found: _Found) -> tuple[str | None, bool]:
     return next(known, (None, False))
 
 
-def _order(name: str) -> tuple[int, int]:
-    if name == "embeddings":
-        return -1, 0
-    _, layer, kind = name.split(".")
-    return int(layer), KINDS.index(kind)
+def _order(name: str) -> tuple[bool, str, int, int]:
+    stack, _, rest = name.rpartition("layer.") if "layer." in name else name.rpartition("embeddings")
+    if not rest:
+        return stack.startswith("decoder"), stack, -1, 0
+    layer, kind = rest.split(".")
+    return stack.startswith("decoder"), stack, int(layer), KINDS.index(kind)
 
 
 def _unknown(encoder: nn.Module, every: list[_Found], mains: dict[str, _Found], unknown: list[str]) -> str:
@@ -186,6 +224,7 @@ def _unknown(encoder: nn.Module, every: list[_Found], mains: dict[str, _Found], 
         head = f"no known dropout site in {type(encoder).__name__}; {head}"
     return (
         f"{head}. Known are the encoders of BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa-v2, MPNet, Wav2Vec2, HuBERT, "
-        "WavLM, UniSpeech, Data2VecAudio and SEW and those that name their parts alike. For another one set the rates "
-        "in its config when you load it, and leave Dropout out of apply()"
+        "WavLM, UniSpeech, Data2VecAudio and SEW, and those whose dropouts stand in lists of layers with an attention "
+        "and a feed-forward part. For another one set the rates in its "
+        "config when you load it, and leave Dropout out of apply()"
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import BertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
+from transformers import BertForSequenceClassification, ResNetConfig, ResNetForImageClassification
 
 from klnorm_lib import Dropout, KLNorm, apply, effective_rates
 from klnorm_lib.methods import from_dict, to_dict
@@ -118,9 +118,9 @@ def test_unknown_site_lists_those_there_are():
 
 
 def test_a_model_without_known_sites():
-    config = GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2, num_labels=2)
-    with pytest.raises(ValueError, match="no known dropout site in GPT2Model"):
-        apply(GPT2ForSequenceClassification(config), Dropout())
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=2)
+    with pytest.raises(ValueError, match="no known dropout site in ResNetModel.*none was found"):
+        apply(ResNetForImageClassification(config), Dropout())
 
 
 def test_a_rate_frozen_at_construction_is_refused_and_taken_back():

@@ -4,9 +4,11 @@ import pytest
 import torch
 from peft import LNTuningConfig, LoraConfig, get_peft_model
 from torch import nn
-from transformers import AlbertConfig, AlbertModel, GPT2Config, GPT2Model
+from transformers import AutoConfig, AutoModel
 
 from klnorm_lib import KLNorm, apply
+from klnorm_lib.methods import GuidedDropout
+from klnorm_lib.probes import effective_rates
 from klnorm_lib.sites import classifier_path, dropout_sites, encoder_of, norm_paths, unwrap
 from tests import zoo
 
@@ -88,17 +90,42 @@ def test_setting_all_sites_leaves_the_head_alone():
     assert audio.config.layerdrop == 0.3
 
 
-@pytest.mark.parametrize(
-    ("model_class", "config"),
-    [
-        (GPT2Model, GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2)),
-        (AlbertModel, AlbertConfig(vocab_size=20, embedding_size=8, hidden_size=8, num_attention_heads=2,
-                                   num_hidden_layers=1, intermediate_size=8)),
-    ],
-)  # fmt: skip
-def test_unknown_architecture_lists_its_dropouts(model_class, config):
-    with pytest.raises(ValueError, match=r"not known: .*(attn|attention).*Known are the encoders of BERT"):
-        dropout_sites(model_class(config))
+_LAYER = ["attention_probs", "attention_output", "ffn_output"]
+STRUCTURE = {
+    "gpt2": ({"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 40},
+             ["embeddings", *(f"layer.{i}.{kind}" for i in range(2) for kind in _LAYER)]),
+    # One layer, run twice: one set of sites.
+    "albert": ({"embedding_size": 16, "hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2,
+                "intermediate_size": 64},
+               ["embeddings", "layer.0.attention_probs", "layer.0.attention_output"]),
+    "modernbert": (zoo._BERT | {"cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2},
+                   ["embeddings", *(f"layer.{i}.{k}" for i in range(2) for k in ("attention_probs", "ffn_hidden"))]),
+    "llama": (zoo._BERT, ["layer.0.attention_probs", "layer.1.attention_probs"]),
+    "xlm": ({"emb_dim": 32, "n_layers": 2, "n_heads": 4},
+            ["embeddings", *(f"layer.{i}.{k}" for i in range(2) for k in ("attention_probs", "ffn_output"))]),
+    "ibert": (zoo._BERT, ["embeddings", *(f"layer.{i}.{kind}" for i in range(2) for kind in _LAYER)]),
+    "esm": (zoo._BERT | {"position_embedding_type": "rotary", "mask_token_id": 3},
+            [f"layer.{i}.{kind}" for i in range(2) for kind in _LAYER]),
+    "dinov2": ({"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "image_size": 16, "patch_size": 8},
+               ["embeddings", "layer.0.attention_probs"]),
+    "t5": ({"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4},
+           ["encoder.embeddings", "encoder.layer.0.attention_probs", "encoder.layer.0.attention_output",
+            "encoder.layer.0.ffn_hidden", "encoder.layer.0.ffn_output",
+            "decoder.embeddings", "decoder.layer.0.attention_probs", "decoder.layer.0.attention_output",
+            "decoder.layer.0.cross_attention_probs", "decoder.layer.0.cross_attention_output",
+            "decoder.layer.0.ffn_hidden", "decoder.layer.0.ffn_output"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRUCTURE)
+def test_sites_by_structure_run_at_the_rates_that_were_asked_for(name):
+    settings, expected = STRUCTURE[name]
+    config = AutoConfig.for_model(name, **({"vocab_size": 120} | settings))
+    model = AutoModel.from_config(config, attn_implementation="eager")
+    assert list(dropout_sites(model)) == expected
+    wanted = {site: round(0.05 + 0.02 * k, 2) for k, site in enumerate(expected)}
+    apply(model, GuidedDropout(rates=wanted))
+    assert effective_rates(model) == wanted
 
 
 def test_a_dropout_of_unknown_role_is_refused_by_name():
