@@ -240,6 +240,7 @@ class KLNormLayer(PenaltyLayer):
         if self.config.prior == "learned_diagonal":
             prior = (self.prior_mean, F.softplus(self.prior_raw_std))
         kl = functional.kl_per_feature(mean, std, *prior)  # KL(q || prior), one number a feature
+        self.note_features(kl)
         if self.config.free_bits:
             kl = kl.clamp_min(self.config.free_bits)  # max(KL, free bits)
         return kl.sum(-1)

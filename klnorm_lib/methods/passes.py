@@ -44,6 +44,8 @@ def twice(
     differences = [
         layer.compare(*(x.unflatten(0, (samples, -1)).mean(0) for x in (logits, other_logits))) for layer in layers
     ]
+    for layer, difference in zip(layers, differences, strict=True):
+        layer.note(difference)
     terms = [(t / 2).to(logits.device) for t in (total, other_total) if t is not None]
     mean = (loss + other_loss) / 2  # (L_1 + L_2) / 2
     if isinstance(outputs, tuple):

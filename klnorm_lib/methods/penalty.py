@@ -9,6 +9,7 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
+from klnorm_lib.methods.monitoring import means_of
 from klnorm_lib.methods.schedule import Schedule
 
 
@@ -36,6 +37,7 @@ class PenaltyLayer(nn.Module):
     added_by_klnorm = True
     samples = 1  # rows that the layer makes of each in training; the labels are repeated
     before_head = False  # whether it reads what the head classifies, rather than what the encoder passes on
+    method_name = "penalty"  # of the method that added it
     second_pass = False  # whether the model runs twice in training, for :meth:`compare`
 
     def __init__(self, schedule: Schedule, keep_step: bool = True) -> None:
@@ -69,7 +71,7 @@ class PenaltyLayer(nn.Module):
         self.penalties, self._open = [], False
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"penalties": [], "_positions": None}
+        return {k: v for k, v in self.__dict__.items() if k != "_klnorm_means"} | {"penalties": [], "_positions": None}
 
     def advance(self, step: int | None = None) -> None:
         """One optimiser step has passed (or: ``step`` of them since training began)."""
@@ -108,6 +110,24 @@ class PenaltyLayer(nn.Module):
         weighted = self.schedule.beta_at(self.step) * kl.mean()
         if self._open:
             self.penalties.append(weighted)
+
+    def note(self, penalty: Tensor) -> None:
+        """Have the log know the weighted penalty, (), of one forward, and the weight."""
+        means = means_of(self)
+        if means is not None:
+            means.add(penalty=penalty, beta=torch.as_tensor(self.schedule.beta_at(self.step)))
+
+    @torch.no_grad()
+    def note_features(self, kl: Tensor) -> None:
+        """Have the log know the KL of each feature, (features,), (batch, features) or (batch, length, features)."""
+        means = means_of(self)
+        if means is None or not self._open:
+            return
+        mask = self.positions(kl)
+        if kl.ndim == 3:
+            weight = kl.new_ones(kl.shape[:2]) if mask is None or mask.shape != kl.shape[:2] else mask.to(kl)
+            kl = torch.einsum("blf,bl->bf", kl, weight) / weight.sum(1, keepdim=True).clamp_min(1.0)
+        means.add(features=kl.mean(0) if kl.ndim == 2 else kl)
 
     def _check_started(self) -> None:
         if self._started or self.schedule.kind == "constant" or not (self.training and self._grad_expected):

@@ -19,6 +19,7 @@ from klnorm_lib import functional
 from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import Method, whole_numbers
 from klnorm_lib.methods.head import insert_before_head
+from klnorm_lib.methods.monitoring import means_of
 from klnorm_lib.methods.penalty import PenaltyLayer
 from klnorm_lib.methods.precision import of_trained
 from klnorm_lib.methods.schedule import Schedule
@@ -104,7 +105,10 @@ class VIBLayer(PenaltyLayer):
             raise ValueError(f"VIB needs one pooled vector an example, (batch, features); got shape {tuple(x.shape)}")
         hidden = self.encoder(x.to(self.mean.weight.dtype))
         mean, std = self.mean(hidden), F.softplus(self.raw_std(hidden).float())
-        self.penalise(functional.kl_diag_gaussian(mean, std, self.prior_mean, F.softplus(self.prior_raw_std.float())))
+        prior = self.prior_mean, F.softplus(self.prior_raw_std.float())
+        self.penalise(functional.kl_diag_gaussian(mean, std, *prior))
+        if means_of(self) is not None:
+            self.note_features(functional.kl_per_feature(mean, std, *prior))
         if not self.training:
             return mean
         mean, std = mean.repeat(self._repeats, 1), std.to(mean.dtype).repeat(self._repeats, 1)

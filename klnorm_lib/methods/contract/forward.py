@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from klnorm_lib.methods.monitoring import means_of
 from klnorm_lib.methods.passes import loss_and_logits, twice
 from klnorm_lib.methods.penalty import Penalty, PenaltyLayer
 from klnorm_lib.methods.precision import refuse_float16
@@ -44,6 +45,9 @@ def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.B
         try:
             outputs = base_forward(*given.args, **given.kwargs)
             penalties = [p for layer in layers for p in layer.penalties]
+            for layer in layers:
+                if layer.penalties:
+                    layer.note(torch.stack(layer.penalties).sum())
         finally:
             for layer in layers:
                 layer.leave()
@@ -93,6 +97,9 @@ def _attach_penalty(model: nn.Module, outputs, total: Tensor | None, has_labels:
     if total is None:
         total = torch.zeros((), device=next(model.parameters()).device)
     elif model.training:
+        means = means_of(model)
+        if means is not None:
+            means.add(penalty=total, **({} if loss is None else {"penalty_task_loss": loss}))
         loss = None if loss is None else loss + total
         if total.requires_grad and not torch.compiler.is_compiling():
             _watch(model, logits, loss)

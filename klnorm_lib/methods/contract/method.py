@@ -177,6 +177,8 @@ def _apply(model: nn.Module, methods: tuple[Method, ...], how: str) -> Report:
             check_trained_weights(inner)
         for method in methods:
             changed += [f"{method.name}: {line}" for line in getattr(method, how)(inner)]
+            for layer in penalty_layers(inner):
+                layer.__dict__.setdefault("method_name", method.name)
         added = sum(p.numel() for p in inner.parameters()) - before
         swap_class(inner, regularised)
         inner._klnorm_methods = methods
