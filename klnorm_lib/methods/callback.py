@@ -10,8 +10,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import CallbackHandler
 
 from klnorm_lib.methods import monitoring
-from klnorm_lib.methods.contract.forward import penalty_layers
-from klnorm_lib.methods.penalty import PenaltyLayer
+from klnorm_lib.methods.penalty import PenaltyLayer, penalty_layers
 from klnorm_lib.sites import unwrap
 
 

@@ -142,6 +142,11 @@ class PenaltyLayer(nn.Module):
             )
 
 
+def penalty_layers(model: nn.Module) -> list[PenaltyLayer]:
+    """The layers of ``model`` that have a penalty."""
+    return [m for m in model.modules() if isinstance(m, PenaltyLayer)]
+
+
 class Penalty(Tensor):
     """The auxiliary loss as handed to the user: an ordinary scalar that refuses to be counted twice."""
 

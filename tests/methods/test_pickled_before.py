@@ -15,7 +15,7 @@ OLD = {
     f"c{model_class.__name__}\n{name}\n".encode(): f"cklnorm_lib.methods.contract\n{old}\n".encode()
     for name, old in (("rebuild", "rebuild"), ("regularised", "_regularised"))
 } | {
-    b"cklnorm_lib.methods.contract.forward\npenalty_layers\n": b"cklnorm_lib.methods.contract\n_penalty_layers\n",
+    b"cklnorm_lib.methods.penalty\npenalty_layers\n": b"cklnorm_lib.methods.contract\n_penalty_layers\n",
 }
 
 

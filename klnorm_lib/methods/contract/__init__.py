@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from klnorm_lib.methods.contract.forward import penalty_layers as _penalty_layers
 from klnorm_lib.methods.contract.method import (
     PROPERTIES,
     Method,
@@ -16,6 +15,7 @@ from klnorm_lib.methods.contract.model_class import CONFIG_KEY, FORMAT, rebuild,
 from klnorm_lib.methods.contract.model_class import regularised as _regularised
 from klnorm_lib.methods.contract.model_class import saving_methods as _saving_methods
 from klnorm_lib.methods.contract.undo import add_module, replace_module, undo_later
+from klnorm_lib.methods.penalty import penalty_layers as _penalty_layers
 
 # Models pickled when the contract was one module name these, and the functions imported above with an underscore.
 __all__ = [

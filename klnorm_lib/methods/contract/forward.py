@@ -11,14 +11,9 @@ from torch import Tensor, nn
 
 from klnorm_lib.methods.monitoring import means_of
 from klnorm_lib.methods.passes import loss_and_logits, twice
-from klnorm_lib.methods.penalty import Penalty, PenaltyLayer
+from klnorm_lib.methods.penalty import Penalty, penalty_layers
 from klnorm_lib.methods.precision import refuse_float16
 from klnorm_lib.sites.positions import classified_position, picks_last_token, real_positions
-
-
-def penalty_layers(model: nn.Module) -> list[PenaltyLayer]:
-    """The layers of ``model`` that have a penalty."""
-    return [m for m in model.modules() if isinstance(m, PenaltyLayer)]
 
 
 def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.BoundArguments):

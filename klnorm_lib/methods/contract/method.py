@@ -16,11 +16,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from klnorm_lib.methods.arguments import describe
-from klnorm_lib.methods.contract.forward import penalty_layers
 from klnorm_lib.methods.contract.fresh_parts import keep_fresh_parts
 from klnorm_lib.methods.contract.model_class import keep_in_adapter, regularised, save_methods_with, swap_class
 from klnorm_lib.methods.contract.undo import undo_on_error
-from klnorm_lib.methods.penalty import PenaltyLayer
+from klnorm_lib.methods.penalty import PenaltyLayer, penalty_layers
 from klnorm_lib.methods.precision import check_trained_weights
 from klnorm_lib.sites import unwrap
 
