@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from klnorm_lib.encoders.loading import _quietly
+from klnorm_lib.encoders.no_code import open_pretrained
 from klnorm_lib.encoders.sources import HERE, EncoderSource, _sha256, portable, resolve
 
 HEADS = HERE / "mlm_heads"
@@ -33,10 +34,10 @@ def load_language_model(name: str, source: str = "auto", kind: str = "auto", hea
     from transformers import AutoConfig, AutoTokenizer
 
     found = resolve(name, source)
-    config = AutoConfig.from_pretrained(found.location, revision=found.revision)
+    config = open_pretrained(AutoConfig, found.location, revision=found.revision)
     kind = _kind(config) if kind == "auto" else kind
     model, missing = _model(kind, found, config)
-    tokenizer = AutoTokenizer.from_pretrained(found.location, revision=found.revision)
+    tokenizer = open_pretrained(AutoTokenizer, found.location, revision=found.revision)
     model.klnorm_source, model.klnorm_kind = found, kind
     provenance = {"encoder": found.provenance(), "kind": kind, "head": None}
     folder = Path(head) if head is not None else head_folder(name)
@@ -80,7 +81,9 @@ def _model(kind: str, found: EncoderSource, config) -> tuple[nn.Module, list[str
 
 
 def _with_information(auto):
-    return lambda *args, **options: auto.from_pretrained(*args, output_loading_info=True, **options)
+    return lambda location, trust_remote_code=False, **options: open_pretrained(
+        auto, location, output_loading_info=True, **options
+    )
 
 
 def head_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

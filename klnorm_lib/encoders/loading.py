@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from klnorm_lib.encoders.no_code import open_pretrained
 from klnorm_lib.encoders.sources import resolve
 
 
@@ -37,16 +38,16 @@ def load(name: str, num_labels: int, source: str = "auto", label_names: Sequence
     if num_labels == 1:
         labels["problem_type"] = "regression"
     try:
-        settings = AutoConfig.from_pretrained(
-            found.location, revision=found.revision, num_labels=num_labels, **labels, **config
+        settings = open_pretrained(
+            AutoConfig, found.location, revision=found.revision, num_labels=num_labels, **labels, **config
         )
         audio = type(settings) in AutoModelForAudioClassification._model_mapping
         if not audio and type(settings) not in AutoModelForSequenceClassification._model_mapping:
             raise ValueError(f"{name} ({settings.model_type}) has no classification class in transformers")
         auto = AutoModelForAudioClassification if audio else AutoModelForSequenceClassification
         model = auto.from_config(settings, dtype=torch.float32) if found.random else _quietly(auto, found, settings)
-        processor = (AutoFeatureExtractor if audio else AutoTokenizer).from_pretrained(
-            found.location, revision=found.revision
+        processor = open_pretrained(
+            AutoFeatureExtractor if audio else AutoTokenizer, found.location, revision=found.revision
         )
     except Exception as error:
         if type(error).__name__ == "SafetensorError":
@@ -64,8 +65,8 @@ def _quietly(auto, found, settings):
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        return auto.from_pretrained(
-            found.location, revision=found.revision, config=settings, dtype=torch.float32, use_safetensors=True
+        return open_pretrained(
+            auto, found.location, revision=found.revision, config=settings, dtype=torch.float32, use_safetensors=True
         )
     finally:
         logging.set_verbosity(level)

@@ -6,6 +6,7 @@ from functools import cache
 
 import torch
 
+from klnorm_lib.encoders.no_code import open_pretrained
 from klnorm_lib.encoders.sources import resolve
 
 GAP = "___"
@@ -21,8 +22,8 @@ def _model(name: str):
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model = AutoModelForMaskedLM.from_pretrained(found.location, revision=found.revision, dtype=torch.float32)
-        return model.eval(), AutoTokenizer.from_pretrained(found.location, revision=found.revision)
+        model = open_pretrained(AutoModelForMaskedLM, found.location, revision=found.revision, dtype=torch.float32)
+        return model.eval(), open_pretrained(AutoTokenizer, found.location, revision=found.revision)
     finally:
         logging.set_verbosity(level)
         if bars:

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from klnorm_lib.encoders.corruption import Corruption
 from klnorm_lib.encoders.language_model import head_parameters
 from klnorm_lib.encoders.loading import _quietly
+from klnorm_lib.encoders.no_code import open_pretrained
 from klnorm_lib.encoders.sources import portable, resolve
 from klnorm_lib.encoders.windows import checksums, corpus, windows
 
@@ -149,12 +150,12 @@ def _fresh(config: MLMHeadConfig):
     from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
     found = resolve(config.model, config.source)
-    settings = AutoConfig.from_pretrained(found.location, revision=found.revision)
+    settings = open_pretrained(AutoConfig, found.location, revision=found.revision)
     if settings.model_type != "bert":
         raise ValueError(f"{config.model} is a {settings.model_type}; heads are trained for encoders of type bert")
     torch.manual_seed(config.seed)
     model = _quietly(AutoModelForMaskedLM, found, settings)
-    return model.eval(), AutoTokenizer.from_pretrained(found.location, revision=found.revision), found
+    return model.eval(), open_pretrained(AutoTokenizer, found.location, revision=found.revision), found
 
 
 @torch.no_grad()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from klnorm_lib.encoders.no_code import open_pretrained
+
 MAX_SECONDS = 10.0
 
 
@@ -48,7 +50,7 @@ def check_fit(task, name: str, found) -> None:
     """
     from transformers import AutoConfig, AutoModelForAudioClassification, AutoModelForSequenceClassification
 
-    settings = type(AutoConfig.from_pretrained(found.location, revision=found.revision))
+    settings = type(open_pretrained(AutoConfig, found.location, revision=found.revision))
     hears = settings in AutoModelForAudioClassification._model_mapping
     reads = settings in AutoModelForSequenceClassification._model_mapping
     if task.kind == "audio" and reads and not hears:

@@ -85,6 +85,8 @@ def _table(folder: Path, info: dict[str, Any]) -> tuple[str, dict[str, list]]:
             f"{_AGAIN}"
         ) from error
     path = folder / file
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise CorruptDataError(f"{folder / 'info.json'} names {file!r}, which is outside the folder. {_AGAIN}")
     if not path.is_file():
         raise CorruptDataError(f"{path} is missing although info.json names it. {_AGAIN}")
     content = path.read_bytes()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from klnorm_lib.encoders.no_code import inside
+
 
 def read_json(file: Path) -> dict:
     if not file.exists():
@@ -30,7 +32,7 @@ def read_safetensors(path: Path) -> dict:
             raise ValueError(f"checkpoint {file} is corrupt or truncated ({error}); save the model again") from error
     index = path / "model.safetensors.index.json"
     if index.exists():
-        lost = {part for part in read_json(index)["weight_map"].values() if not (path / part).exists()}
+        lost = {part for part in read_json(index)["weight_map"].values() if not inside(path, part, str(index)).exists()}
         if lost:
             raise ValueError(f"{path} lacks the shards {', '.join(sorted(lost))}; copy them again")
     return state

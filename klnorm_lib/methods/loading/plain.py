@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from klnorm_lib.encoders.no_code import open_pretrained
 from klnorm_lib.methods.contract.model_class import CONFIG_KEY
 
 
@@ -14,7 +15,7 @@ def plain(config_path: Path, weights: str | Path) -> tuple[nn.Module, set[str]]:
     import transformers
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(config_path)
+    config = open_pretrained(AutoConfig, config_path)
     delattr(config, CONFIG_KEY)
     name = (config.architectures or [None])[0]
     if name is None or not hasattr(transformers, name):
@@ -23,7 +24,7 @@ def plain(config_path: Path, weights: str | Path) -> tuple[nn.Module, set[str]]:
     transformers.logging.set_verbosity_error()  # the methods' own weights look like surprises to the plain class
     transformers.logging.disable_progress_bar()
     try:
-        model, info = getattr(transformers, name).from_pretrained(weights, config=config, output_loading_info=True)
+        model, info = open_pretrained(getattr(transformers, name), weights, config=config, output_loading_info=True)
     finally:
         transformers.logging.set_verbosity(level)
         if bars:

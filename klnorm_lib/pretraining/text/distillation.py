@@ -34,12 +34,14 @@ class Teacher:
     def __init__(self, name: str, pieces: list[str], special: int, device: torch.device) -> None:
         from transformers import AutoModel, AutoTokenizer
 
+        from klnorm_lib.encoders.no_code import open_pretrained
         from klnorm_lib.encoders.sources import resolve
 
         self.source = resolve(name)
-        location = {"pretrained_model_name_or_path": self.source.location, "revision": self.source.revision}
-        self.model = AutoModel.from_pretrained(**location, dtype=torch.float32, use_safetensors=True).eval().to(device)
-        self.tokenizer = AutoTokenizer.from_pretrained(**location).backend_tokenizer
+        where, revision = self.source.location, self.source.revision
+        model = open_pretrained(AutoModel, where, revision=revision, dtype=torch.float32, use_safetensors=True)
+        self.model = model.eval().to(device)
+        self.tokenizer = open_pretrained(AutoTokenizer, where, revision=revision).backend_tokenizer
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(self.model.config.max_position_embeddings)
         self.pieces = pieces

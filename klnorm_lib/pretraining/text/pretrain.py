@@ -256,7 +256,7 @@ def _tokenizer(config: PretrainConfig, paths: list[Path], out: Path):
     from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
     if (out / "tokenizer.json").exists():
-        return PreTrainedTokenizerFast.from_pretrained(out)
+        return PreTrainedTokenizerFast.from_pretrained(out, trust_remote_code=False)
     raw = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     raw.normalizer = normalizers.BertNormalizer(lowercase=True)
     raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

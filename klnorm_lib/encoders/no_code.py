@@ -1,0 +1,36 @@
+"""Open what a folder or the hub has, without running any program code that comes with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def open_pretrained(cls: Any, location: str | Path, **options) -> Any:
+    """``cls.from_pretrained(location, **options)`` of a transformers class, with code of the checkpoint refused.
+
+    Raises ``ValueError``, without a question on the terminal, when a configuration, model, tokenizer or feature
+    extractor can only be opened with Python code that ``auto_map`` names; what transformers has a class for is opened
+    with that class.
+    """
+    try:
+        return cls.from_pretrained(location, trust_remote_code=False, **options)
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"{location} brings Python code of its own (auto_map in its configuration), and {cls.__name__} cannot open "
+            "it without; code that comes with a checkpoint is never run here: choose a checkpoint of an architecture "
+            "that transformers has"
+        ) from error
+
+
+def inside(folder: Path, name: str, named_by: str) -> Path:
+    """``folder / name``; raises ``ValueError`` when that is not inside ``folder``: absolute, by ``..`` or a link.
+
+    ``named_by``: the file that contains ``name``, for the error.
+    """
+    path = folder / name
+    if Path(name).is_absolute() or ".." in Path(name).parts or not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{named_by} names {name!r}, which is outside {folder}; copy the file into the folder")
+    return path
