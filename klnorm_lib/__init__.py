@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+from klnorm_lib import doors
+
 __version__ = "0.1.0"
 
 _PACKAGES = tuple(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
@@ -34,3 +36,6 @@ def _exports() -> dict[str, str]:
 
 def __dir__() -> list[str]:
     return sorted([*_PACKAGES, *_exports()])
+
+
+doors.register()

@@ -41,9 +41,23 @@ def insert_before_head(
         raise ValueError(f"another method is already applied before {taken[0]}; give apply() one head method only")
     path = classifier_path(model)
     linear = model.get_submodule(path)
+    _refuse_tied(model, path, linear)
     layer = make(linear.in_features).to(device=linear.weight.device, dtype=of_trained(linear.weight.dtype))
     layer.train(linear.training)
     if isinstance(layer, PenaltyLayer):
         layer.before_head = True
     replace_module(model, path, BeforeHead(layer, replace_linear(linear) if replace_linear else linear))
     return path
+
+
+def _refuse_tied(model: nn.Module, path: str, linear: nn.Linear) -> None:
+    # transformers finds tied weights by name when it saves and opens a model; in the new layer they have another one.
+    own = {id(parameter) for parameter in linear.parameters()}
+    everywhere = model.named_parameters(remove_duplicate=False)
+    tied = [name for name, p in everywhere if id(p) in own and not name.startswith(f"{path}.")]
+    if tied:
+        raise ValueError(
+            f"{path}, before which the layer would come, is tied to {', '.join(tied)}, and could not be saved; take "
+            "placement='internal' where the method has it, a model with a classifier, or untie the weights "
+            "(tie_word_embeddings=False in the config) before apply"
+        )

@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import nn
 
+from klnorm_lib.doors import CONFIG_KEY, marked
 from klnorm_lib.methods.contract.forward import penalised_forward
 from klnorm_lib.methods.contract.undo import Undo, replace_module
 from klnorm_lib.sites import unwrap
 
-CONFIG_KEY = "klnorm"
 FORMAT = 1
 
 
@@ -61,7 +62,10 @@ def regularised(base: type) -> type:
         def save_pretrained(self, *args, **kwargs):
             if self._klnorm_methods is None:
                 return base.save_pretrained(self, *args, **kwargs)
-            with _methods_in_config(self.config, self._klnorm_methods):
+            if "save_original_format" in inspect.signature(base.save_pretrained).parameters:
+                # The names of the modules, by which a checkpoint is resumed too, not those of earlier transformers.
+                kwargs.setdefault("save_original_format", False)
+            with _methods_in_config(self.config, self._klnorm_methods), _marked(self.config):
                 return base.save_pretrained(self, *args, **kwargs)
 
         def __reduce_ex__(self, protocol):
@@ -99,6 +103,27 @@ def _methods_in_config(config, methods: Sequence) -> Iterator[None]:
         yield
     finally:
         delattr(config, CONFIG_KEY)
+
+
+@contextmanager
+def _marked(config) -> Iterator[None]:
+    # In the file only: the Trainer, pipelines and peft look at the model type of the config in memory.
+    own = type(config)
+    config.__class__ = _writing_marked(own)
+    try:
+        yield
+    finally:
+        config.__class__ = own
+
+
+@functools.cache
+def _writing_marked(own: type) -> type:
+    def to_json_string(self, *args, **kwargs):
+        return (
+            json.dumps(marked(json.loads(own.to_json_string(self, *args, **kwargs))), indent=2, sort_keys=True) + "\n"
+        )
+
+    return type(own.__name__, (own,), {"to_json_string": to_json_string, "__module__": own.__module__})
 
 
 def keep_in_adapter(peft_model: nn.Module, inner: nn.Module, undo: Undo) -> None:

@@ -13,11 +13,12 @@ from klnorm_lib.methods.loading.whole import load_whole
 from klnorm_lib.methods.registry import from_dict
 
 
-def load(path: str | Path) -> nn.Module:
+def load(path: str | Path, **options) -> nn.Module:
     """The model that ``model.save_pretrained(path)`` wrote, its methods applied, in evaluation mode.
 
     Works for whole models and for peft adapters whose methods were applied after ``get_peft_model``. The report of
-    the new ``apply`` is at ``model.klnorm_report`` (its callbacks serve further training).
+    the new ``apply`` is at ``model.klnorm_report`` (its callbacks serve further training). ``options`` of a whole model
+    (``dtype``, ``device_map``, ``attn_implementation``, ``config``) go to transformers' ``from_pretrained``.
     Raises ``FileNotFoundError`` when ``path`` contains no model, ``ValueError`` when it was saved without methods, by
     a newer format, with an unknown method, when its files are corrupt, truncated or incomplete, or when an adapter
     leaves out weights that its base was given at random.
@@ -33,5 +34,5 @@ def load(path: str | Path) -> nn.Module:
         raise ValueError(f"{path} uses format {saved['format']}, newer than {FORMAT}; upgrade klnorm-lib")
     methods = [from_dict(method) for method in saved["methods"]]
     is_adapter = (path / "adapter_config.json").exists()
-    model = load_adapter(path, methods) if is_adapter else load_whole(path, methods)
+    model = load_adapter(path, methods) if is_adapter else load_whole(path, methods, **options)
     return model.eval()

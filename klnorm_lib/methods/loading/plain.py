@@ -6,25 +6,37 @@ from pathlib import Path
 
 from torch import nn
 
+from klnorm_lib.doors import CONFIG_KEY, unmarked, without_methods
 from klnorm_lib.encoders.no_code import open_pretrained
-from klnorm_lib.methods.contract.model_class import CONFIG_KEY
+from klnorm_lib.methods.loading.files import read_json
 
 
-def plain(config_path: Path, weights: str | Path) -> tuple[nn.Module, set[str]]:
+def base_config(config_path: Path):
+    """The config of the model without methods."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    settings = unmarked(read_json(config_path / "config.json"))
+    settings.pop(CONFIG_KEY)
+    return CONFIG_MAPPING[settings["model_type"]].from_dict(settings)
+
+
+def plain(
+    config_path: Path, weights: str | Path, cls: type | None = None, config=None, **options
+) -> tuple[nn.Module, set[str]]:
     """The model without methods, and the names that its weights did not contain."""
     import transformers
-    from transformers import AutoConfig
 
-    config = open_pretrained(AutoConfig, config_path)
-    delattr(config, CONFIG_KEY)
+    config = base_config(config_path) if config is None else config
     name = (config.architectures or [None])[0]
-    if name is None or not hasattr(transformers, name):
+    if cls is None and (name is None or not hasattr(transformers, name)):
         raise ValueError(f"{config_path}/config.json names the class {name!r}, which transformers does not have")
+    cls = cls or getattr(transformers, name)
     level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()  # the methods' own weights look like surprises to the plain class
     transformers.logging.disable_progress_bar()
     try:
-        model, info = open_pretrained(getattr(transformers, name), weights, config=config, output_loading_info=True)
+        with without_methods():
+            model, info = open_pretrained(cls, weights, config=config, output_loading_info=True, **options)
     finally:
         transformers.logging.set_verbosity(level)
         if bars:

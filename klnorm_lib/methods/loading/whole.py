@@ -11,9 +11,9 @@ from klnorm_lib.methods.loading.files import read_safetensors
 from klnorm_lib.methods.loading.plain import plain
 
 
-def load_whole(path: Path, methods: list) -> nn.Module:
+def load_whole(path: Path, methods: list, **options) -> nn.Module:
     state = read_safetensors(path)
-    model, missing = plain(path, path)
+    model, missing = plain(path, path, **options)
     model.klnorm_report = apply_saved(model, *methods)
     own = set(model.state_dict())
     # The plain class loads all its own keys, renamed ones included; the other keys belong to the methods.
