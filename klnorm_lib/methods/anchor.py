@@ -22,6 +22,11 @@ _LOST = (
     "model.load_state_dict(loaded.state_dict())"
 )
 
+_RESIZED = (
+    "{0} was applied to a parameter of shape {1}, which now has shape {2}: the model was resized after apply (by "
+    "resize_token_embeddings, say). Resize it first, then apply"
+)
+
 
 def head_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The trainable parameters outside the encoder, and those of its pooler; not those of methods' own layers."""
@@ -101,6 +106,10 @@ class Anchor(PenaltyLayer):
     def _check(self) -> None:
         if not self._penalised:
             raise RuntimeError(_LOST.format(name=self.name))
+        for index, parameter in enumerate(self._penalised):
+            start = getattr(self, f"start_{index}")
+            if parameter.shape != start.shape and parameter.numel():  # shards of other ranks may be empty
+                raise RuntimeError(_RESIZED.format(self.name, tuple(start.shape), tuple(parameter.shape)))
         if not any(parameter.requires_grad for parameter in self._penalised):
             raise RuntimeError(
                 f"all parameters that {self.name} penalises were frozen after it was applied, so it would do nothing; "

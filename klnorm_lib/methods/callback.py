@@ -15,7 +15,10 @@ from klnorm_lib.sites import unwrap
 
 
 class PenaltyCallback(TrainerCallback):
-    """Keeps every schedule at the Trainer's global step, resumed runs included, and adds the penalties to its log."""
+    """Keeps every schedule at the Trainer's global step, resumed runs included, and adds the penalties to its log.
+
+    It drives the model that the Trainer trains, which ``model_init`` may have built after this callback was made.
+    """
 
     _model: nn.Module | None = None  # that is being trained
 
@@ -29,7 +32,7 @@ class PenaltyCallback(TrainerCallback):
                 "label_smoothing_factor makes the Trainer compute the loss itself, so the penalty would be lost; "
                 "set it to 0"
             )
-        self._advance(state.global_step)
+        self._advance(state.global_step, kwargs.get("model"))
         if kwargs.get("model") is not None:
             self._model = unwrap(kwargs["model"])
             monitoring.start(self._model, penalty_layers(self._model))
@@ -50,10 +53,11 @@ class PenaltyCallback(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         """One more optimiser step."""
-        self._advance(state.global_step)
+        self._advance(state.global_step, kwargs.get("model"))
 
-    def _advance(self, step: int) -> None:
-        for layer in self._layers():
+    def _advance(self, step: int, model: nn.Module | None) -> None:
+        trained = [] if model is None else penalty_layers(unwrap(model))
+        for layer in trained or self._layers():
             layer.advance(step)
 
 

@@ -55,6 +55,9 @@ class KLNorm(Method):
     padded frames included, as the model's own code has it. ``rms`` and ``group`` change norms over the last axis. The
     KL is averaged over an example's real positions: in a feature extractor, frames at the rate of that layer.
 
+    ``batch`` statistics are those of the rows that one process sees: under DistributedDataParallel each process
+    standardises by its own part of the batch, so loss and gradients differ from those of one process.
+
     Raises ``ValueError`` for values outside these, and for form A with a learned prior, which could follow the
     posterior exactly and penalise nothing.
     """

@@ -12,6 +12,15 @@ from torch import Tensor, nn
 from klnorm_lib.methods.monitoring import means_of
 from klnorm_lib.methods.schedule import Schedule
 
+MOST_MISSED = 8
+_REMEDY = "Pass callbacks=report.callbacks to the Trainer, or call report.step() after optimizer.step()"
+_NEVER_STARTED = (
+    "the {kind} schedule of beta was never started: parameters have moved, yet no step was counted. " + _REMEDY
+)
+_STOPPED = (
+    "the {kind} schedule of beta stands still: {missed} optimiser steps have passed since its last one. " + _REMEDY
+)
+
 
 def check_strengths(method: object, *fields: str) -> None:
     """Make fields of a frozen dataclass that weigh a penalty floats.
@@ -39,6 +48,7 @@ class PenaltyLayer(nn.Module):
     before_head = False  # whether it reads what the head classifies, rather than what the encoder passes on
     method_name = "penalty"  # of the method that added it
     second_pass = False  # whether the model runs twice in training, for :meth:`compare`
+    missed = 0  # optimiser steps on the model since the schedule was last advanced
 
     def __init__(self, schedule: Schedule, keep_step: bool = True) -> None:
         super().__init__()
@@ -75,7 +85,7 @@ class PenaltyLayer(nn.Module):
 
     def advance(self, step: int | None = None) -> None:
         """One optimiser step has passed (or: ``step`` of them since training began)."""
-        self._started = True
+        self._started, self.missed = True, 0
         if step is None:
             self.step += 1
         else:
@@ -130,16 +140,19 @@ class PenaltyLayer(nn.Module):
         means.add(features=kl.mean(0) if kl.ndim == 2 else kl)
 
     def _check_started(self) -> None:
-        if self._started or self.schedule.kind == "constant" or not (self.training and self._grad_expected):
+        if self.schedule.kind == "constant" or not (self.training and self._grad_expected):
             return
+        if self._started:
+            # A loop may take a few steps (of several optimisers, say) for one of the schedule.
+            if self.missed > MOST_MISSED and not self.schedule.is_over(self.step):
+                raise RuntimeError(_STOPPED.format(kind=self.schedule.kind, missed=self.missed))
+            return
+        # Version numbers tell of updates without an optimiser; only an optimiser's steps tell of fused ones.
         version = sum(p._version for p in self.parameters())
         if self._first_version is None:
             self._first_version = version
-        elif version != self._first_version:
-            raise RuntimeError(
-                f"the {self.schedule.kind} schedule of beta was never started: parameters have moved, yet no step was "
-                "counted. Pass callbacks=report.callbacks to the Trainer, or call report.step() after optimizer.step()"
-            )
+        if self.missed or version != self._first_version:
+            raise RuntimeError(_NEVER_STARTED.format(kind=self.schedule.kind))
 
 
 def penalty_layers(model: nn.Module) -> list[PenaltyLayer]:

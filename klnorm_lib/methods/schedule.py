@@ -39,3 +39,7 @@ class Schedule:
         if self.kind == "cyclical":
             step = step % (2 * self.warmup_steps)
         return self.beta * (step / self.warmup_steps).clamp(max=1.0)
+
+    def is_over(self, step: Tensor) -> bool:
+        """Whether beta stays as it is from ``step`` on."""
+        return self.kind == "constant" or (self.kind == "linear" and int(step) >= self.warmup_steps)

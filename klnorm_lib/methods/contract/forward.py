@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from klnorm_lib.methods.contract.guards import check_whole, exporting, warn_in_evaluation, watch
 from klnorm_lib.methods.monitoring import means_of
 from klnorm_lib.methods.passes import loss_and_logits, twice
-from klnorm_lib.methods.penalty import Penalty, penalty_layers
+from klnorm_lib.methods.penalty import penalty_layers
 from klnorm_lib.methods.precision import refuse_float16
 from klnorm_lib.sites.positions import classified_position, picks_last_token, real_positions
 
@@ -21,6 +22,8 @@ def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.B
     layers = penalty_layers(model)
     _check_once(model)
     as_tuple = _name_outputs(model, given)
+    if model.training and torch.is_grad_enabled():
+        check_whole(model)
     mask, labels = given.arguments.get("attention_mask"), given.arguments.get("labels")
     samples = 1
     if labels is not None and model.training:
@@ -35,6 +38,8 @@ def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.B
         classified = functools.partial(_classified, model, given.arguments)
 
     def one_pass():
+        encoder = model.base_model
+        encoder._klnorm_open = True
         for layer in layers:
             layer.enter(samples, torch.is_grad_enabled(), classified if layer.before_head else real)
         try:
@@ -44,6 +49,7 @@ def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.B
                 if layer.penalties:
                     layer.note(torch.stack(layer.penalties).sum())
         finally:
+            encoder._klnorm_open = False
             for layer in layers:
                 layer.leave()
         total = torch.stack([p.to(penalties[0].device) for p in penalties]).sum() if penalties else None
@@ -97,10 +103,13 @@ def _attach_penalty(model: nn.Module, outputs, total: Tensor | None, has_labels:
             means.add(penalty=total, **({} if loss is None else {"penalty_task_loss": loss}))
         loss = None if loss is None else loss + total
         if total.requires_grad and not torch.compiler.is_compiling():
-            _watch(model, logits, loss)
+            watch(model, outputs if logits is None else logits, loss)
+    elif loss is not None and loss.requires_grad and not torch.compiler.is_compiling():
+        warn_in_evaluation(model, loss)
     if samples > 1:
         logits = logits.unflatten(0, (samples, -1)).mean(0)
-    model._klnorm_auxiliary = Penalty.wrap(total)
+    if not exporting():  # which refuses tensors that a forward leaves behind
+        model._klnorm_auxiliary = total
     if is_tuple:
         rest = outputs[1 + int(has_labels) :]
         return (loss, logits, *rest) if has_labels else (logits, *rest)
@@ -109,30 +118,3 @@ def _attach_penalty(model: nn.Module, outputs, total: Tensor | None, has_labels:
     if samples > 1:
         outputs["logits"] = logits
     return outputs
-
-
-_LOST = (
-    "the penalty of the last training forward reached no loss: a loss was computed from the logits (by a "
-    "compute_loss_func, label_smoothing_factor or code of your own) without outputs.loss. Use outputs.loss, or add "
-    "klnorm_lib.auxiliary_loss(model) to your own loss"
-)
-
-
-def _watch(model: nn.Module, logits: Tensor | None, loss: Tensor | None) -> None:
-    """Raise as soon as a gradient comes back through logits whose penalty neither was read nor is in it."""
-    if logits is None or not logits.requires_grad:
-        return
-    model._klnorm_pending = True
-
-    def found(gradient: Tensor) -> None:
-        model._klnorm_pending = False
-
-    def check(gradient: Tensor) -> None:
-        if model._klnorm_pending:
-            model._klnorm_pending = False
-            raise RuntimeError(_LOST)
-
-    # Autograd reaches the logits last, when all that was computed from them, outputs.loss included, has its gradient.
-    logits.register_hook(check)
-    if loss is not None:
-        loss.register_hook(found)

@@ -16,10 +16,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from klnorm_lib.methods.arguments import describe
+from klnorm_lib.methods.contract import steps
 from klnorm_lib.methods.contract.fresh_parts import keep_fresh_parts
+from klnorm_lib.methods.contract.guards import guard_encoder, modules_to_keep
 from klnorm_lib.methods.contract.model_class import keep_in_adapter, regularised, save_methods_with, swap_class
 from klnorm_lib.methods.contract.undo import undo_on_error
-from klnorm_lib.methods.penalty import PenaltyLayer, penalty_layers
+from klnorm_lib.methods.penalty import Penalty, PenaltyLayer, penalty_layers
 from klnorm_lib.methods.precision import check_trained_weights
 from klnorm_lib.sites import unwrap
 
@@ -183,11 +185,14 @@ def _apply(model: nn.Module, methods: tuple[Method, ...], how: str) -> Report:
         inner._klnorm_methods = methods
         inner._klnorm_auxiliary = None
         inner._klnorm_pending = False
+        inner._klnorm_added = modules_to_keep(inner)
         for outer in outers:
             outer.accepts_loss_kwargs = False
             if _is_peft(outer):
                 keep_in_adapter(outer, inner, undo)
                 save_methods_with(outer)
+    guard_encoder(inner)
+    steps.watch(inner)
 
     layers = functools.partial(penalty_layers, inner)  # not a closure: it is copied and pickled with the model
     callbacks = []
@@ -202,7 +207,10 @@ def auxiliary_loss(model: nn.Module) -> Tensor:
     """The weighted penalty of the last forward (scalar, nats times beta); 0 for methods without one.
 
     In training mode it is already inside ``outputs.loss``: adding it there again raises ``RuntimeError``. Add it
-    only to a loss that you computed yourself from the logits. Raises ``ValueError`` if no method was applied, and
+    only to a loss that you computed yourself from the logits, weighed as the batch's mean is. The Trainer does not
+    divide what a ``compute_loss_func`` returns by the accumulation steps; there a batch has the share
+    ``len(labels) / num_items_in_batch``: return ``(sum of the task losses + auxiliary_loss(model) * len(labels)) /
+    num_items_in_batch``. Raises ``ValueError`` if no method was applied, and
     ``RuntimeError`` before the first forward.
     """
     inner = unwrap(model)
@@ -211,7 +219,9 @@ def auxiliary_loss(model: nn.Module) -> Tensor:
     if inner._klnorm_auxiliary is None:
         raise RuntimeError("no forward yet: call model(**batch) before auxiliary_loss(model)")
     inner._klnorm_pending = False
-    return inner._klnorm_auxiliary
+    total = inner._klnorm_auxiliary
+    # Only what a gradient can come back through could be counted twice.
+    return Penalty.wrap(total) if total.requires_grad else total
 
 
 def _is_peft(module: nn.Module) -> bool:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from klnorm_lib.doors import CONFIG_KEY, marked
+from klnorm_lib.methods.contract import steps
 from klnorm_lib.methods.contract.forward import penalised_forward
 from klnorm_lib.methods.contract.undo import Undo, replace_module
 from klnorm_lib.sites import unwrap
@@ -27,7 +28,10 @@ def swap_class(module: nn.Module, subclass_of: Callable[[type], type]) -> None:
 def rebuild(base: type, subclass_of: Callable[[type], type]) -> nn.Module:
     """An empty module of class ``subclass_of(base)``: what a copy or a pickle of one begins with."""
     cls = subclass_of(base)
-    return cls.__new__(cls)
+    empty = cls.__new__(cls)
+    if subclass_of is regularised:
+        steps.watch(empty)
+    return empty
 
 
 def _named_like(base: type, cls: type) -> type:

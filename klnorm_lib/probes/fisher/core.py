@@ -15,6 +15,7 @@ from klnorm_lib.probes.fisher.batches import rows_of, take, to_device
 from klnorm_lib.probes.fisher.func import Func
 from klnorm_lib.probes.fisher.hooks import Hooks
 from klnorm_lib.probes.fisher.loop import Loop
+from klnorm_lib.sites.measuring import without_training
 
 METHODS = ("hooks", "func", "loop")
 
@@ -145,7 +146,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = False  # not eval(): some modules override it to do more
         for p, _, _ in kept:
             p.grad = None
-        yield
+        with without_training():
+            yield
     finally:
         for module, flag in flags:
             module.training = flag
