@@ -9,7 +9,7 @@ from transformers import Trainer
 
 from klnorm_lib import L2SP, VIB, KLNorm, NormHead, apply, auxiliary_loss
 from klnorm_lib.methods import build
-from klnorm_lib.methods.contract.forward import penalty_layers
+from klnorm_lib.methods.penalty import penalty_layers
 from klnorm_lib.probes.fisher import diagonal_fisher
 from tests import zoo
 from tests.methods.cases import ROWS
