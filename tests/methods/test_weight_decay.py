@@ -22,7 +22,9 @@ DECAYED = [
 ]
 
 
-@pytest.mark.parametrize(("method", "expected"), DECAYED, ids=str)
+@pytest.mark.parametrize(
+    ("method", "expected"), DECAYED, ids=lambda value: str(sorted(value) if isinstance(value, set) else value)
+)
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])
 def test_what_is_decayed_of_a_layer_before_the_head(kind, method, expected, tmp_path):
     model = zoo.build(kind)
