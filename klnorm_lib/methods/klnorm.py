@@ -214,7 +214,7 @@ class KLNormLayer(PenaltyLayer):
         with torch.autocast(x.device.type, enabled=False):
             rows = x.movedim(1, -1) if self.channels_first and isinstance(self.standardise, Standardiser) else x
             y, mean, std = self._normalise(rows.to(torch.promote_types(torch.float32, x.dtype)))
-            self.penalise(self._kl(mean, std))
+            self.penalise(self._kl(mean, std), x if self.has_base and not self.channels_first else None)
             if self.has_base:
                 y = self.base_bias + self.base_gamma * y  # b_0 + gamma_0 y
         y = y.to(x.dtype)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from klnorm_lib.methods.monitoring import means_of
 from klnorm_lib.methods.schedule import Schedule
+from klnorm_lib.sites.axes import Positions
 
 MOST_MISSED = 8
 _REMEDY = "Pass callbacks=report.callbacks to the Trainer, or call report.step() after optimizer.step()"
@@ -98,9 +99,12 @@ class PenaltyLayer(nn.Module):
         """
         return self._positions(x.shape[1]) if self._positions is not None and x.ndim == 3 else None
 
-    def penalise(self, kl: Tensor) -> None:
+    def penalise(self, kl: Tensor, activation: Tensor | None = None) -> None:
         """Add beta times the mean of ``kl``, shape () or (batch,) or (batch, length), to the model's penalty.
 
+        With ``activation``, what the ``kl`` was read from, other orders of axes are recognised (``sites.axes``). A
+        parameter given as activation, such as a table of relative positions, counts as one example whose positions
+        are all real. Raises ``ValueError`` in training if it cannot be told which positions are padding.
         Over positions the mean is taken inside each sequence first, real positions only, so that an example's
         share does not depend on its neighbours' lengths.
         """
@@ -111,6 +115,13 @@ class PenaltyLayer(nn.Module):
             )
         if self._open:
             self._check_started()
+        if isinstance(activation, nn.Parameter):
+            kl = kl.mean()
+        elif activation is not None and isinstance(self._positions, Positions) and kl.ndim:
+            order = self.__dict__.setdefault("_axes", {})  # as seen so far; layers pickled before have none
+            kl = self._positions.arrange(kl, order, activation.stride())
+            if self._open and self.training:
+                self._positions.check(kl)
         if kl.ndim == 2:
             mask = self.positions(kl.unsqueeze(-1))
             if mask is not None and mask.shape != kl.shape:

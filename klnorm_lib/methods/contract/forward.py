@@ -14,7 +14,8 @@ from klnorm_lib.methods.monitoring import means_of
 from klnorm_lib.methods.passes import loss_and_logits, twice
 from klnorm_lib.methods.penalty import penalty_layers
 from klnorm_lib.methods.precision import refuse_float16
-from klnorm_lib.sites.positions import classified_position, picks_last_token, real_positions
+from klnorm_lib.sites.axes import Positions
+from klnorm_lib.sites.positions import classified_position, picks_last_token
 
 
 def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.BoundArguments):
@@ -32,16 +33,20 @@ def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.B
         given.arguments["labels"] = torch.cat([labels] * samples)
     model._klnorm_pending = False  # the graph of the forward before is gone
 
-    real = functools.partial(real_positions, model.config, mask)
+    real = _positions(model, given.arguments, mask)
     classified = real
     if picks_last_token(base_forward):
         classified = functools.partial(_classified, model, given.arguments)
+
+    decoders = _decoder_layers(model)
+    decoded = _decoder_positions(model, given.arguments, real) if decoders else real
 
     def one_pass():
         encoder = model.base_model
         encoder._klnorm_open = True
         for layer in layers:
-            layer.enter(samples, torch.is_grad_enabled(), classified if layer.before_head else real)
+            places = decoded if id(layer) in decoders else real
+            layer.enter(samples, torch.is_grad_enabled(), classified if layer.before_head else places)
         try:
             outputs = base_forward(*given.args, **given.kwargs)
             penalties = [p for layer in layers for p in layer.penalties]
@@ -69,6 +74,28 @@ def _check_once(model: nn.Module) -> None:
     if training and not model.__dict__.get("_klnorm_checked"):
         refuse_float16(model)
         model._klnorm_checked = True
+
+
+def _positions(model: nn.Module, given: Mapping[str, object], mask: Tensor | None) -> Positions:
+    return Positions.of(model.config, mask, next((given[k] for k in _TOKENS if given.get(k) is not None), None))
+
+
+def _decoder_layers(model: nn.Module) -> set[int]:
+    """Layers in the decoder of an encoder-decoder model, whose positions are not those of ``attention_mask``."""
+    if not getattr(model.config, "is_encoder_decoder", False):
+        return set()
+    named = ((name, m) for name, m in model.named_modules() if isinstance(m, PenaltyLayer))
+    return {id(layer) for name, layer in named if "decoder" in name.split(".")}
+
+
+def _decoder_positions(model: nn.Module, given: Mapping[str, object], real: Positions) -> Positions:
+    """Of a decoder that was given no tokens of its own, but those of the encoder shifted by one, the encoder's."""
+    mask = given.get("decoder_attention_mask")
+    own = any(given.get(k) is not None for k in ("decoder_input_ids", "decoder_inputs_embeds"))
+    return Positions(model.config, mask) if own or mask is not None else real
+
+
+_TOKENS = ("input_ids", "inputs_embeds", "input_values", "input_features")
 
 
 def _classified(model: nn.Module, given: Mapping[str, object], length: int) -> Tensor:
