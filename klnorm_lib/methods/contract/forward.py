@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from klnorm_lib.methods.contract.guards import check_whole, exporting, warn_in_evaluation, watch
 from klnorm_lib.methods.monitoring import means_of
 from klnorm_lib.methods.passes import loss_and_logits, twice
-from klnorm_lib.methods.penalty import penalty_layers
+from klnorm_lib.methods.penalty import PenaltyLayer, penalty_layers
 from klnorm_lib.methods.precision import refuse_float16
 from klnorm_lib.sites.axes import Positions
 from klnorm_lib.sites.positions import classified_position, picks_last_token
