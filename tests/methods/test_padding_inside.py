@@ -124,3 +124,39 @@ def test_a_table_of_relative_positions_counts_once():
     ids, mask = torch.ones(2, 6, dtype=torch.long), torch.tensor([[1] * 6, [1] * 2 + [0] * 4])  # 12 rows, 12 places
     first, second = penalties(model, ids, mask, torch.tensor([0, 1]))
     assert second == pytest.approx(first, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        T.BartConfig(
+            vocab_size=60, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+            decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=40,
+            pad_token_id=1, eos_token_id=2, decoder_start_token_id=2, dropout=0.0, num_labels=2,
+        ),
+        T.T5Config(
+            vocab_size=60, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.0, pad_token_id=0,
+            eos_token_id=2, decoder_start_token_id=0, num_labels=2,
+        ),
+    ],
+    ids=["bart", "t5"],
+)  # fmt: skip
+@pytest.mark.parametrize("own_decoder", [False, True])
+def test_the_decoder_of_an_encoder_decoder_model_leaves_padding_out(config, own_decoder):
+    torch.manual_seed(0)
+    model = T.AutoModelForSequenceClassification.from_config(config)
+    apply(model, KLNorm(beta=1.0, placement="internal"))
+    for layer in model.modules():
+        if isinstance(layer, KLNormLayer):
+            for factor in layer.parameters():
+                factor.data += 0.2 * torch.randn(factor.shape)
+    ids, found = torch.randint(5, 60, (3, 8)), []
+    ids[:, -1] = config.eos_token_id
+    for pads in (0, 16):
+        tokens = F.pad(ids, (0, pads), value=config.pad_token_id)
+        mask = F.pad(torch.ones_like(ids), (0, pads))
+        own = {"decoder_input_ids": tokens, "decoder_attention_mask": mask} if own_decoder else {}
+        model.train()(tokens, attention_mask=mask, labels=torch.tensor([0, 1, 1]), **own)
+        found.append(float(auxiliary_loss(model)))
+    assert found[0] > 0
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
