@@ -9,7 +9,7 @@
 A BERT with L layers has 1 + 3L of them. An architecture has those that its code has: DistilBERT has no
 ``attention_output``. Dropout of the classifier and the pooler, layer-drop, stochastic depth, SpecAugment and peft's
 own dropout are no sites. Layers that share their weights (ALBERT) share one set of sites. Encoders that name their
-parts otherwise are read by structure, see :mod:`klnorm_lib.sites.structure`.
+parts otherwise are read by structure, see ``klnorm_lib.sites.structure``.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def dropout_sites(model: nn.Module) -> dict[str, Site]:
 def _by_structure(
     modules: structure.Modules, every: list[_Found]
 ) -> tuple[dict[str, _Found], dict[str, list[Rate]], list[str]]:
-    """Main rates, companions and unknown roles, by where the rates stand: see :mod:`klnorm_lib.sites.structure`."""
+    """Main rates, companions and unknown roles, by where the rates stand: see ``klnorm_lib.sites.structure``."""
     held = [f for f in every if _is_dropout(f.rate.module)]
     found = structure.roles(modules, [f.role for f in every])
     unknown = [f.role for f in held if f.role in found and found[f.role] is None]
