@@ -13,6 +13,10 @@ from klnorm_lib.methods.loading.plain import plain
 
 
 def load_adapter(path: Path, methods: list) -> nn.Module:
+    """A model opened from the folder of a peft adapter: its base, the methods' layers, then the adapter's weights.
+
+    Raises ValueError where a part of the head is in neither file.
+    """
     from peft import PeftConfig, PeftModel
 
     settings = read_json(path / "adapter_config.json")

@@ -9,6 +9,7 @@ from klnorm_lib.encoders.no_code import inside
 
 
 def read_json(file: Path) -> dict:
+    """The object of a JSON file; raises FileNotFoundError, or ValueError for a file that is cut off."""
     if not file.exists():
         raise FileNotFoundError(f"{file} does not exist; give the folder that save_pretrained wrote")
     try:
@@ -18,6 +19,10 @@ def read_json(file: Path) -> dict:
 
 
 def read_safetensors(path: Path) -> dict:
+    """All tensors of a folder by their name in the file, shards joined.
+
+    Raises FileNotFoundError without such a file, ValueError for a corrupt file and for shards that are absent.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

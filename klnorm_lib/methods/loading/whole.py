@@ -12,6 +12,10 @@ from klnorm_lib.methods.loading.plain import plain
 
 
 def load_whole(path: Path, methods: list, **options) -> nn.Module:
+    """A model opened from a folder of whole weights: the plain class, the methods' layers, then their weights.
+
+    ``options`` go to ``from_pretrained``. Raises ValueError where a tensor is absent or has another shape.
+    """
     state = read_safetensors(path)
     model, missing = plain(path, path, **options)
     model.klnorm_report = apply_saved(model, *methods)
