@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from klnorm_lib.methods.contract.fresh_parts import check_fresh_parts
 from klnorm_lib.methods.contract.guards import check_whole, exporting, warn_in_evaluation, watch
 from klnorm_lib.methods.monitoring import means_of
 from klnorm_lib.methods.passes import loss_and_logits, twice
@@ -25,6 +26,8 @@ def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.B
     as_tuple = _name_outputs(model, given)
     if model.training and torch.is_grad_enabled():
         check_whole(model)
+        if not torch.compiler.is_compiling():
+            check_fresh_parts(model)
     mask, labels = given.arguments.get("attention_mask"), given.arguments.get("labels")
     samples = 1
     if labels is not None and model.training:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 from torch import nn
@@ -10,6 +11,32 @@ from klnorm_lib.methods.contract.undo import Undo, replace_module
 
 _LOADED = "_is_hf_initialized"  # set by from_pretrained on each parameter that the checkpoint contains
 _HEADS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
+_LOST = (
+    "{parts} of {model}: drawn at random, frozen by peft and not part of the active adapter ({adapter}), so that no "
+    "file would contain what the adapter is trained with. Call get_peft_model (or add_adapter) first and apply after "
+    "it, which puts them into the adapter, or give modules_to_save={names} to the adapter's config"
+)
+_OTHER = (
+    "{path}: the methods were applied to the adapter {applied}, and {adapter} is active, which would train without "
+    "them. Train {applied}, or make a new model, set the adapter that is to be trained and then apply"
+)
+
+
+def is_peft(module: nn.Module) -> bool:
+    """Whether ``module`` is a model of peft, which need not be installed."""
+    return any(cls.__name__ == "PeftModel" for cls in type(module).__mro__)
+
+
+def adapter_hosts(outers: list[nn.Module], inner: nn.Module) -> list[nn.Module]:
+    """The peft models among ``outers``, or ``inner`` itself where transformers' ``add_adapter`` put adapters inside."""
+    found = [outer for outer in outers if is_peft(outer)]
+    return found or ([inner] if getattr(inner, "_hf_peft_config_loaded", False) else [])
+
+
+def active_adapter(host: nn.Module) -> tuple[str, object]:
+    """Name and configuration of the adapter of ``host`` that trains."""
+    name = host.active_adapter if is_peft(host) else host.active_adapters()[0]
+    return name, host.peft_config[name]
 
 
 def keep_fresh_parts(peft_model: nn.Module, inner: nn.Module, undo: Undo) -> list[str]:
@@ -23,8 +50,7 @@ def keep_fresh_parts(peft_model: nn.Module, inner: nn.Module, undo: Undo) -> lis
     """
     from peft.utils import ModulesToSaveWrapper
 
-    adapter = peft_model.active_adapter
-    config = peft_model.peft_config[adapter]
+    adapter, config = active_adapter(peft_model)
     fresh, known = _fresh(inner, config)
     lines = []
     for path in _parts(inner, fresh):
@@ -49,6 +75,66 @@ def keep_fresh_parts(peft_model: nn.Module, inner: nn.Module, undo: Undo) -> lis
     return lines
 
 
+def check_fresh_parts(model: nn.Module) -> None:
+    """Look, once for each choice of adapters, for frozen parts that neither a checkpoint nor the adapter contains.
+
+    Adapters may come after ``apply``, and others may be made active. Raises ``RuntimeError`` for layers of methods and
+    for parts of a model with a head of which loading told that they were drawn at random; warns where that is not
+    certain.
+    """
+    active = tuple(name for m in model.modules() if (name := getattr(m, "_active_adapter", None)) is not None)
+    if not active or str(active) == model.__dict__.get("_klnorm_adapters"):
+        return
+    model._klnorm_adapters = str(active)
+    _check_applied(model, _names(active))
+    fresh, known = _fresh(model, next(iter(getattr(model, "peft_config", {}).values()), None))
+    added = {id(p) for m in model.modules() if _is_added(m) for p in _base_parameters(m)}
+    unsaved = {id(p) for p in _base_parameters(model) if id(p) in added and not getattr(p, _LOADED, False)}
+    embeddings = _input_embeddings(model)  # peft saves those that were resized
+    parts = [p for p in _parts(model, fresh | unsaved, unused=True) if model.get_submodule(p) is not embeddings]
+    if not parts:
+        return
+    named = ", ".join(parts[:4]) + (" ..." if len(parts) > 4 else "")
+    text = _LOST.format(parts=named, model=type(model).__name__, adapter=_names(active), names=parts)
+    certain = known and model.base_model is not model
+    if certain or any(id(p) in unsaved for path in parts for p in model.get_submodule(path).parameters()):
+        raise RuntimeError(text)
+    warnings.warn(text, stacklevel=2)
+
+
+def _check_applied(model: nn.Module, adapter: str) -> None:
+    """Raise ``RuntimeError`` where methods were applied to the copy of another adapter than the active one."""
+    for path, module in model.named_modules():
+        if "original_module" not in module._modules:
+            continue
+        copies = module._modules.get("modules_to_save") or {}
+        applied = [name for name, copy in copies.items() if any(map(_is_added, copy.modules()))]
+        if applied and not set(module.active_adapters) & set(applied):
+            raise RuntimeError(_OTHER.format(path=path, applied=", ".join(applied), adapter=adapter))
+
+
+def _is_added(module: nn.Module) -> bool:
+    return getattr(type(module), "added_by_klnorm", False)  # of the type: peft's wrappers pass attributes on
+
+
+def _input_embeddings(model: nn.Module) -> nn.Module | None:
+    try:
+        return model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+
+
+def note_saved(model: nn.Module) -> None:
+    """A file contains all parameters of ``model`` now."""
+    for parameter in model.parameters():
+        setattr(parameter, _LOADED, True)
+
+
+def _names(active: tuple) -> str:
+    flat = [name for each in active for name in ([each] if isinstance(each, str) else each)]
+    return ", ".join(sorted(set(flat))) or "none"
+
+
 def _type(config) -> str:
     return str(getattr(config.peft_type, "value", config.peft_type))
 
@@ -58,16 +144,22 @@ def _fresh(inner: nn.Module, config) -> tuple[set[int], bool]:
     own = list(_base_parameters(inner))
     if any(getattr(p, _LOADED, False) for p in own) and not getattr(inner, "is_quantized", False):
         return {id(p) for p in own if not getattr(p, _LOADED, False)}, True
-    task = getattr(config.task_type, "value", config.task_type)
+    task = getattr(config, "task_type", None)
+    task = getattr(task, "value", task)
     if inner.base_model is inner or not (task in _HEADS or "Classification" in type(inner).__name__):
         return set(), False
     inside = {id(p) for p in inner.base_model.parameters()}
     return {id(p) for p in own if id(p) not in inside}, False
 
 
-def _parts(module: nn.Module, fresh: set[int], path: str = "") -> Iterator[str]:
-    """The outermost modules all of whose parameters are ``fresh``, unless peft keeps them already."""
+def _parts(module: nn.Module, fresh: set[int], path: str = "", unused: bool = False) -> Iterator[str]:
+    """The outermost modules all of whose parameters are ``fresh``, unless peft keeps them already.
+
+    ``unused``: those as well that peft keeps, but for another adapter than the active one.
+    """
     if "original_module" in module._modules:
+        if unused and not getattr(module, "active_adapters", ()):
+            yield from _parts(module.original_module, fresh, f"{path}.original_module", unused)
         return
     own = {id(p) for p in _base_parameters(module)}
     if path and own and own <= fresh and not any("original_module" in m._modules for m in module.modules()):
@@ -76,7 +168,7 @@ def _parts(module: nn.Module, fresh: set[int], path: str = "") -> Iterator[str]:
         return
     for name, child in module._modules.items():
         if child is not None and not isinstance(child, nn.ModuleDict | nn.ParameterDict):
-            yield from _parts(child, fresh, f"{path}.{name}" if path else name)
+            yield from _parts(child, fresh, f"{path}.{name}" if path else name, unused)
 
 
 def _base_parameters(module: nn.Module) -> Iterator[nn.Parameter]:

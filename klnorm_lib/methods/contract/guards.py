@@ -91,7 +91,7 @@ def modules_to_keep(model: nn.Module) -> Counter[str]:
 
 
 def _added(model: nn.Module) -> Counter[str]:
-    return Counter(type(m).__name__ for m in model.modules() if getattr(m, "added_by_klnorm", False))
+    return Counter(type(m).__name__ for m in model.modules() if getattr(type(m), "added_by_klnorm", False))
 
 
 def check_whole(model: nn.Module) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from klnorm_lib.methods.arguments import describe
 from klnorm_lib.methods.contract import steps
-from klnorm_lib.methods.contract.fresh_parts import keep_fresh_parts
+from klnorm_lib.methods.contract.fresh_parts import adapter_hosts, is_peft, keep_fresh_parts
 from klnorm_lib.methods.contract.guards import guard_encoder, modules_to_keep
 from klnorm_lib.methods.contract.model_class import keep_in_adapter, regularised, save_methods_with, swap_class
 from klnorm_lib.methods.contract.undo import undo_on_error
@@ -139,7 +139,8 @@ def apply(model: nn.Module, *methods: Method) -> Report:
     in training mode, so a stock ``Trainer`` or any loop needs no change; pass ``report.callbacks`` to the
     ``Trainer`` when a schedule is used. Sets ``accepts_loss_kwargs = False``, without which the stock ``Trainer``
     does not divide a classification loss by the accumulation steps. Parts of a peft model's base that were drawn at
-    random and that peft freezes join ``modules_to_save`` of its active adapter; the report names them. Warns of trained
+    random and that peft freezes join ``modules_to_save`` of its active adapter; the report names them. Where
+    adapters come after ``apply``, such parts raise ``RuntimeError`` at the first training forward. Warns of trained
     weights in bfloat16.
 
     Raises ``TypeError`` for something that is not a method or not a Hugging Face model, ``ValueError`` when a
@@ -170,8 +171,9 @@ def _apply(model: nn.Module, methods: tuple[Method, ...], how: str) -> Report:
     with undo_on_error(inner) as undo:
         undo.remember([*outers, inner], inner.parameters())
         # First, so that methods change the copy that peft trains.
-        for outer in filter(_is_peft, outers):
-            changed += keep_fresh_parts(outer, inner, undo)
+        hosts = adapter_hosts(outers, inner)
+        for host in hosts:
+            changed += keep_fresh_parts(host, inner, undo)
         before = sum(p.numel() for p in inner.parameters())
         methods = tuple(method.resolved(inner) for method in methods)
         if how == "attach":
@@ -188,9 +190,10 @@ def _apply(model: nn.Module, methods: tuple[Method, ...], how: str) -> Report:
         inner._klnorm_added = modules_to_keep(inner)
         for outer in outers:
             outer.accepts_loss_kwargs = False
-            if _is_peft(outer):
-                keep_in_adapter(outer, inner, undo)
+            if is_peft(outer):
                 save_methods_with(outer)
+        for host in hosts:
+            keep_in_adapter(host, inner, undo)
     guard_encoder(inner)
     steps.watch(inner)
 
@@ -222,10 +225,6 @@ def auxiliary_loss(model: nn.Module) -> Tensor:
     total = inner._klnorm_auxiliary
     # Only what a gradient can come back through could be counted twice.
     return Penalty.wrap(total) if total.requires_grad else total
-
-
-def _is_peft(module: nn.Module) -> bool:
-    return any(cls.__name__ == "PeftModel" for cls in type(module).__mro__)  # by name: peft need not be installed
 
 
 def _wrappers(model: nn.Module, inner: nn.Module) -> list[nn.Module]:

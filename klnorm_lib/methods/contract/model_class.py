@@ -8,12 +8,14 @@ import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from torch import nn
 
 from klnorm_lib.doors import CONFIG_KEY, marked
 from klnorm_lib.methods.contract import steps
 from klnorm_lib.methods.contract.forward import penalised_forward
+from klnorm_lib.methods.contract.fresh_parts import active_adapter, note_saved
 from klnorm_lib.methods.contract.undo import Undo, replace_module
 from klnorm_lib.sites import unwrap
 
@@ -66,11 +68,17 @@ def regularised(base: type) -> type:
         def save_pretrained(self, *args, **kwargs):
             if self._klnorm_methods is None:
                 return base.save_pretrained(self, *args, **kwargs)
+            if getattr(self, "_hf_peft_config_loaded", False):  # transformers then saves the adapter alone
+                result = base.save_pretrained(self, *args, **kwargs)
+                _save_config(self, inspect.signature(base.save_pretrained).bind(self, *args, **kwargs))
+                return result
             if "save_original_format" in inspect.signature(base.save_pretrained).parameters:
                 # The names of the modules, by which a checkpoint is resumed too, not those of earlier transformers.
                 kwargs.setdefault("save_original_format", False)
             with _methods_in_config(self.config, self._klnorm_methods), _marked(self.config):
-                return base.save_pretrained(self, *args, **kwargs)
+                result = base.save_pretrained(self, *args, **kwargs)
+            note_saved(self)
+            return result
 
         def __reduce_ex__(self, protocol):
             # The auxiliary loss carries a graph, which neither copy nor pickle can take along.
@@ -85,18 +93,27 @@ def saving_methods(base: type) -> type:
 
     class SavingMethods(base):
         @functools.wraps(base.save_pretrained)
-        def save_pretrained(self, save_directory, *args, **kwargs):
-            result = base.save_pretrained(self, save_directory, *args, **kwargs)
-            inner = unwrap(self)
-            with _methods_in_config(inner.config, inner._klnorm_methods):
-                inner.config.architectures = [type(inner).__name__]
-                inner.config.save_pretrained(save_directory)
+        def save_pretrained(self, *args, **kwargs):
+            result = base.save_pretrained(self, *args, **kwargs)
+            given = inspect.signature(base.save_pretrained).bind(self, *args, **kwargs)
+            # peft gives each adapter but the one named default a folder of its own.
+            for name in given.arguments.get("selected_adapters") or list(self.peft_config):
+                _save_config(unwrap(self), given, "" if name == "default" else name)
             return result
 
         def __reduce_ex__(self, protocol):
             return rebuild, (base, saving_methods), self.__dict__
 
     return _named_like(base, SavingMethods)
+
+
+def _save_config(model: nn.Module, given: inspect.BoundArguments, folder: str = "") -> None:
+    """Write the methods of ``model`` beside an adapter that a call of ``save_pretrained`` wrote."""
+    if not given.arguments.get("is_main_process", True):
+        return
+    with _methods_in_config(model.config, model._klnorm_methods):
+        model.config.architectures = [type(model).__name__]
+        model.config.save_pretrained(Path(given.arguments["save_directory"], folder))
 
 
 @contextmanager
@@ -134,7 +151,7 @@ def keep_in_adapter(peft_model: nn.Module, inner: nn.Module, undo: Undo) -> None
     """Make peft train and save the layers that methods added outside ``modules_to_save``."""
     from peft.utils import ModulesToSaveWrapper
 
-    adapter = peft_model.active_adapter
+    adapter, config = active_adapter(peft_model)
     kept = [n for n, m in inner.named_modules() if isinstance(m, ModulesToSaveWrapper)]
     added = [n for n, m in inner.named_modules() if getattr(m, "added_by_klnorm", False) and m.state_dict()]
     for path in added:
@@ -143,7 +160,6 @@ def keep_in_adapter(peft_model: nn.Module, inner: nn.Module, undo: Undo) -> None
         wrapper = ModulesToSaveWrapper(inner.get_submodule(path), adapter)
         wrapper.set_adapter(adapter)
         replace_module(inner, path, wrapper)
-        config = peft_model.peft_config[adapter]
         undo.set(config, "modules_to_save", sorted({*(config.modules_to_save or ()), path}))
         kept.append(path)
 

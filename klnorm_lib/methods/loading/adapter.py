@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from safetensors import safe_open
 from torch import nn
 
 from klnorm_lib.methods.contract.method import apply_saved
@@ -31,10 +32,31 @@ def load_adapter(path: Path, methods: list) -> nn.Module:
         )
     report = apply_saved(model, *methods)
     prompts = PeftConfig.from_pretrained(path).is_prompt_learning  # peft opens these for evaluation only
-    model = PeftModel.from_pretrained(model, path, is_trainable=not prompts)
+    try:
+        model = PeftModel.from_pretrained(model, path, is_trainable=not prompts)
+    except KeyError as error:
+        raise ValueError(f"the adapter in {path} lacks {error}; save it again") from error
+    _check_complete(model, path)
     save_methods_with(model)
     model.klnorm_report = report
     return model
+
+
+def _check_complete(model: nn.Module, path: Path) -> None:
+    """Raise ``ValueError`` when the file of the adapter lacks weights of the modules that its config names."""
+    from peft import get_peft_model_state_dict
+
+    file = path / "adapter_model.safetensors"
+    if not file.exists():
+        return  # of another format, or none, which peft has said
+    used = {key for key in get_peft_model_state_dict(model) if ".original_module." not in key}
+    with safe_open(file, "pt") as saved:
+        absent = sorted(used - set(saved.keys()))
+    if absent:
+        raise ValueError(
+            f"{file} lacks {', '.join(absent[:5])}{' ...' if len(absent) > 5 else ''}, so the model would predict with "
+            "random weights; save the adapter again"
+        )
 
 
 def _in_modules(key: str, modules) -> bool:

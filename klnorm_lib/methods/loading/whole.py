@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from klnorm_lib.methods.contract.fresh_parts import note_saved
 from klnorm_lib.methods.contract.method import apply_saved
 from klnorm_lib.methods.loading.files import read_safetensors
 from klnorm_lib.methods.loading.plain import plain
@@ -29,6 +30,7 @@ def load_whole(path: Path, methods: list, **options) -> nn.Module:
     if mismatched:
         raise ValueError(f"{path}: {mismatched[0]} has another shape than its config.json says; save it again")
     model.load_state_dict({key: state[key] for key in wanted}, strict=False)
+    note_saved(model)
     return model
 
 
