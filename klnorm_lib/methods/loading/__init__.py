@@ -16,9 +16,10 @@ from klnorm_lib.methods.registry import from_dict
 def load(path: str | Path, **options) -> nn.Module:
     """The model that ``model.save_pretrained(path)`` wrote, its methods applied, in evaluation mode.
 
-    Works for whole models and for adapters whose methods were applied after ``get_peft_model`` or ``add_adapter``. The report of
-    the new ``apply`` is at ``model.klnorm_report`` (its callbacks serve further training). ``options`` of a whole model
-    (``dtype``, ``device_map``, ``attn_implementation``, ``config``) go to transformers' ``from_pretrained``.
+    Works for whole models and for adapters whose methods were applied after ``get_peft_model`` or ``add_adapter``.
+    The report of the new ``apply`` is at ``model.klnorm_report`` (its callbacks serve further training). ``options`` of
+    a whole model (``dtype``, ``device_map``, ``attn_implementation``, ``config``) go to transformers'
+    ``from_pretrained``.
     Raises ``FileNotFoundError`` when ``path`` contains no model, ``ValueError`` when it was saved without methods, by
     a newer format, with an unknown method, when its files are corrupt, truncated or incomplete, or when an adapter
     leaves out weights that its base was given at random or that its config names.
