@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from . import subsets
 from .clips import Clip, Clips
 from .errors import CorruptDataError, LayoutError, TaskError
 from .loading import assemble, check_request
-from .rows import Rows, without_repeats
+from .rows import Rows, contradictions, exact_key, without_repeats
 from .source import Found
 from .task_spec import TaskSpec
 
@@ -71,7 +72,7 @@ def from_file(
     if audio is not None and names is None:
         raise TaskError(f"{path.name}: the labels are scores; recordings can only be classified: give class names.")
     whole = Rows(texts, labels) if audio is None else Clips.of([_clip(path, name) for (name,) in texts], labels)
-    rows, repeats = without_repeats(whole)
+    rows, removed = _without_repeats(whole, path.name)
     train, test = _hold_out(rows, test_fraction, names, path.name)
     task = TaskSpec(
         name=path.stem,
@@ -85,9 +86,8 @@ def from_file(
     )
     found = Found(id=path.name, revision=None, train=train, test=test)
     found.files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
-    result, provenance = assemble(task, found, "file", size, split_seed)
-    if repeats:
-        provenance["removed"]["rows repeated in the file"] = repeats
+    result, provenance = assemble(task, found, "file", size, split_seed, exact_key)
+    provenance["removed"].update(removed)
     return result, task, {**provenance, "test_fraction": test_fraction}
 
 
@@ -117,6 +117,31 @@ def _clip(table: Path, name: str) -> Clip:
             f"taken from the folder of {table.name} on) or delete the row."
         )
     return Clip(name=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest(), read=path.read_bytes)
+
+
+def _without_repeats(rows: Rows, name: str) -> tuple[Rows, dict[str, int]]:
+    """The first row of every text or sound, and what went, by reason; a warning says it as well."""
+    kept, repeats = without_repeats(rows, exact_key)
+    contrary = contradictions(rows, exact_key)
+    what = "sound" if isinstance(rows, Clips) else "text"
+    if contrary:
+        warnings.warn(
+            f"{name}: {contrary} {'row repeats' if contrary == 1 else 'rows repeat'} the {what} of an earlier row with "
+            f"a different label; the first label was kept, and {contrary} of {len(rows)} rows were left out. Correct "
+            "the labels that are wrong.",
+            stacklevel=3,
+        )
+    if repeats - contrary:
+        warnings.warn(
+            f"{name}: {repeats - contrary} of {len(rows)} rows were left out because they repeat the {what} and the "
+            "label of an earlier row (upper and lower case and blanks make no difference).",
+            stacklevel=3,
+        )
+    reasons = {
+        "rows repeated in the file": repeats - contrary,
+        "rows repeated in the file with another label": contrary,
+    }
+    return kept, {reason: count for reason, count in reasons.items() if count}
 
 
 def _rows_named(bad: np.ndarray) -> str:

@@ -11,7 +11,7 @@ from . import audio_hub, audio_mirror, builtin, hub, mirror, subsets
 from .clips import Clips, decode_all, speakers, without_speakers
 from .errors import SourceUnavailableError, TaskError
 from .registry import names, spec
-from .rows import Rows, checksum, key, to_dataset, without, without_repeats
+from .rows import Key, Rows, checksum, key, to_dataset, without, without_repeats
 from .source import Found
 from .task_spec import TaskSpec
 
@@ -87,12 +87,12 @@ def _find(task: TaskSpec, source: str) -> tuple[str, Found]:
 
 
 def assemble(
-    task: TaskSpec, found: Found, source: str, size: int | None, split_seed: int
+    task: TaskSpec, found: Found, source: str, size: int | None, split_seed: int, key: Key = key
 ) -> tuple[datasets.DatasetDict, dict[str, Any]]:
-    """Splits and provenance from the whole rows of one source, overlaps removed."""
+    """Splits and provenance from the whole rows of one source, overlaps removed: rows whose ``key`` is the same."""
     regression = task.label_names is None
-    train, removed = _clean_train(found)
-    apart, removed = _clean_validation(found, removed)
+    train, removed = _clean_train(found, key)
+    apart, removed = _clean_validation(found, removed, key)
     if task.speaker_disjoint:
         train, apart, removed = _keep_speakers_apart(train, apart, found.test, removed)
     if not regression and len(train) < 1:
@@ -117,8 +117,8 @@ def assemble(
     seen = {key(texts) for rows in (found.train, found.test) for texts in rows.texts}
     ood_facts = {}
     for name, rows in found.ood.items():
-        kept, overlaps = without(rows, seen)
-        kept, repeats = without_repeats(kept)
+        kept, overlaps = without(rows, seen, key)
+        kept, repeats = without_repeats(kept, key)
         chosen = kept.take(subsets.sample(kept.labels, OOD_ROWS, OOD_SEED))
         splits[f"ood/{name}"] = (chosen, task.ood[name].label_names)
         facts = {"rows": len(rows), "removed_overlap": overlaps, "removed_repeats": repeats, "used": len(chosen)}
@@ -151,11 +151,11 @@ def _ready(rows: Rows, task: TaskSpec, labels: Any) -> tuple[datasets.Dataset, s
     return to_dataset(rows, task.text_columns, labels), checksum(rows)
 
 
-def _clean_train(found: Found) -> tuple[Rows, dict[str, int]]:
+def _clean_train(found: Found, key: Key) -> tuple[Rows, dict[str, int]]:
     """Training rows less those that would leak into test, validation or an out-of-domain set."""
-    train, in_test = without(found.train, {key(texts) for texts in found.test.texts})
-    train, in_origins = without(train, {key(texts) for rows in found.origins for texts in rows.texts})
-    train, repeats = without_repeats(train)
+    train, in_test = without(found.train, {key(texts) for texts in found.test.texts}, key)
+    train, in_origins = without(train, {key(texts) for rows in found.origins for texts in rows.texts}, key)
+    train, repeats = without_repeats(train, key)
     removed = {
         "train rows also in test": in_test,
         "train rows that are originals of out-of-domain rows": in_origins,
@@ -165,12 +165,12 @@ def _clean_train(found: Found) -> tuple[Rows, dict[str, int]]:
     return train, {reason: count for reason, count in removed.items() if count}
 
 
-def _clean_validation(found: Found, removed: dict[str, int]) -> tuple[Rows | None, dict[str, int]]:
+def _clean_validation(found: Found, removed: dict[str, int], key: Key) -> tuple[Rows | None, dict[str, int]]:
     """Rows kept for validation less those also in train or test, where a task has such rows."""
     if found.validation is None:
         return None, removed
     taken = {key(texts) for rows in (found.train, found.test) for texts in rows.texts}
-    rows, gone = without(found.validation, taken)
+    rows, gone = without(found.validation, taken, key)
     return rows, {**removed, **({"validation rows also in train or test": gone} if gone else {})}
 
 

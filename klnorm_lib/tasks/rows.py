@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import datasets
@@ -37,13 +38,24 @@ def join(parts: Sequence[Rows]) -> Rows:
     return Rows([t for part in parts for t in part.texts], [y for part in parts for y in part.labels])
 
 
-def key(texts: tuple[str, ...]) -> str:
-    """What two rows have in common when they say the same: lower case, letters and digits only, columns apart.
+Key = Callable[[tuple[str, ...]], str]
 
-    Letters are a-z and ``<br />`` counts as a space, because copies of one corpus differ in how accents and line
-    breaks were kept; a text with no such letter keeps its other letters, and one without letters is itself.
+
+def key(texts: tuple[str, ...]) -> str:
+    """What two rows of a registered task share when they say the same: lower case, letters and digits, columns apart.
+
+    Letters are a-z and ``<br />`` counts as a space, because copies of one English corpus differ in how accents and
+    line breaks were kept; a text with no such letter keeps its other letters, and one without letters is itself.
     """
     return "\n".join(_plain_text(text) for text in texts)
+
+
+def exact_key(texts: tuple[str, ...]) -> str:
+    """What two rows of any language share when they are the same but for case, blanks and how letters are composed.
+
+    Lower case and not case folding, which would make one word of the German "Maße" and "Masse".
+    """
+    return "\n".join(" ".join(unicodedata.normalize("NFC", text).lower().split()) for text in texts)
 
 
 def _plain_text(text: str) -> str:
@@ -51,22 +63,29 @@ def _plain_text(text: str) -> str:
     return _NOT_PLAIN.sub("", lower) or _NOT_ALPHANUMERIC.sub("", lower) or text
 
 
-def without(rows: Rows, taken: set[str]) -> tuple[Rows, int]:
+def without(rows: Rows, taken: set[str], key: Key = key) -> tuple[Rows, int]:
     """``rows`` less those whose key is in ``taken``, and how many went."""
     keep = [i for i, texts in enumerate(rows.texts) if key(texts) not in taken]
     return (rows, 0) if len(keep) == len(rows) else (rows.take(keep), len(rows) - len(keep))
 
 
-def without_repeats(rows: Rows) -> tuple[Rows, int]:
+def without_repeats(rows: Rows, key: Key = key) -> tuple[Rows, int]:
     """The first row of every key, and how many repeats went."""
-    seen: set[str] = set()
-    keep = []
-    for i, texts in enumerate(rows.texts):
-        k = key(texts)
-        if k not in seen:
-            seen.add(k)
-            keep.append(i)
+    keep = list(_first_rows(rows, key).values())
     return (rows, 0) if len(keep) == len(rows) else (rows.take(keep), len(rows) - len(keep))
+
+
+def contradictions(rows: Rows, key: Key = key) -> int:
+    """How many rows repeat an earlier one and have another label than its first row."""
+    first = _first_rows(rows, key)
+    return sum(rows.labels[first[key(texts)]] != label for texts, label in zip(rows.texts, rows.labels, strict=True))
+
+
+def _first_rows(rows: Rows, key: Key) -> dict[str, int]:
+    first: dict[str, int] = {}
+    for i, texts in enumerate(rows.texts):
+        first.setdefault(key(texts), i)
+    return first
 
 
 def checksum(rows: Rows) -> str:

@@ -40,8 +40,13 @@ def test_subsets_and_repeats(table):
     few, many = load(table, size=10)[0], load(table, size=20)[0]
     assert {tuple(row) for row in few["train"]["audio"]} < {tuple(row) for row in many["train"]["audio"]}
     shutil.copy(table.parent / "00.wav", table.parent / "copy.wav")
-    table.write_text(table.read_text() + "copy.wav,low\n")
-    assert load(table)[2]["removed"] == {"rows repeated in the file": 1}
+    as_it_was = table.read_text()
+    table.write_text(as_it_was + "copy.wav,low\n")
+    with pytest.warns(UserWarning, match="1 of 41 rows were left out because they repeat the sound and the label"):
+        assert load(table)[2]["removed"] == {"rows repeated in the file": 1}
+    table.write_text(as_it_was + "copy.wav,high\n")
+    with pytest.warns(UserWarning, match="1 row repeats the sound of an earlier row with a different label"):
+        assert load(table)[2]["removed"] == {"rows repeated in the file with another label": 1}
 
 
 def test_the_folder_may_move(table, tmp_path):

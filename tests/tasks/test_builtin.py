@@ -52,6 +52,27 @@ def test_splits_are_balanced_distinct_and_disjoint(name):
     assert all(len(rows) == 1000 for split, rows in splits.items() if split != "train")
 
 
+# What `load` makes of them: train and validation of all rows, train and validation of 100. Packaged records hold them.
+LOADED = {
+    "shortcut_nli": "51a7124264b718e3 ad62ba7df3539619 812a514d2147b91d 4b0d0ff639f4e65b",
+    "biased_sentiment": "84fd4445c4532b54 cee227c1d9ea53a3 fb09f9efea51ec8c 3924a4d5ac94fea9",
+    "topic_shift": "37e5e52f9b14abb7 233a5dc9ccd4de4d 5db970aa3b547167 43adca6a98e72eb7",
+    "shortcut_nli_off": "45cff2583bd5e8e8 8f31a1130dd6066d 5fd9060ca4150818 b389071d793fd193",
+    "biased_sentiment_off": "4a44ac80d4ea4585 c0c77d916f44ab9e 8a27eeada506aa2c c300e28171810400",
+    "spoken_words": "ed22a914d646ae7a 0c660cf923dc742e b196963c54acc7cc 30f5e47297c46440",
+}
+SPOKEN = {"test": "bec98418fc01bfb4", "ood/accent": "800390c6ac8d530d", "ood/noise": "bc118b6b7417b7a4"}
+
+
+@pytest.mark.parametrize("name", [name for name in tasks.names() if tasks.spec(name).built_in])
+def test_loaded_rows_are_those_of_the_records(name):
+    sums = [tasks.load_with_provenance(name, size, source="built-in")[1]["checksums"] for size in (None, 100)]
+    assert [s[part][:16] for s in sums for part in ("train", "validation")] == LOADED[name].split()
+    for found in sums:
+        rest = {split: sum_[:16] for split, sum_ in found.items() if split not in ("train", "validation")}
+        assert rest == {k: v for k, v in CHECKSUMS.get(name, SPOKEN).items() if k != "train"}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_loading(name):
     data, facts = tasks.load_with_provenance(name, 100, source="built-in")

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from klnorm_lib import tasks
@@ -67,8 +68,89 @@ def test_scores_make_a_regression(table):
 
 
 def test_repeats_are_used_once(table):
-    _, _, facts = tasks.from_file(table("mine.csv", [*rows(40), "SENTENCE 1 with a comma,yes"]))
+    path = table("mine.csv", [*rows(40), '"SENTENCE  1, with a comma ",yes'])
+    with pytest.warns(UserWarning, match=r"mine.csv: 1 of 41 rows were left out because they repeat"):
+        _, _, facts = tasks.from_file(path)
     assert facts["removed"] == {"rows repeated in the file": 1}
+
+
+WORDS = "好坏新旧大小快慢冷"
+DIFFERENT = {
+    "chinese with a brand": [f"iPhone 15 {a}，{b}。" for a in WORDS for b in WORDS],
+    "russian with a brand": [f"Телефон Samsung {i % 2} {chr(0x430 + i)}" for i in range(32)],
+    "accents": [f"{i} {word}" for i in range(10) for word in ("cote", "coté", "côte", "côté")],
+    "german": [f"in {word} {i}" for i in range(10) for word in ("Maßen", "Massen", "Masen")],
+    "marks only": [f"good {i}{mark}" for i in range(10) for mark in ("", "!", "?", "...", " :)", " :(")],
+    "emoji": [f"well {i} {mark}" for i in range(10) for mark in ("🙂", "🙁", "👍🏻", "👍🏿")],
+    "signs": [f"{i} {a} 2 = 3" for i in range(10) for a in "+-*/<>"],
+    "hindi": [f"{i} {word}" for i in range(10) for word in ("की", "का", "के", "कि")],
+    "arabic": [f"{i} {word}" for i in range(10) for word in ("كتب", "كتبٌ", "كُتب")],
+    "kana": [f"{i} {word}" for i in range(10) for word in ("はは", "ぱぱ", "ばば", "ハハ")],
+    "not a word": [f"{mark * n}" for n in range(1, 11) for mark in "!?.♥"],
+    "tags": [f"{i} {tag} more" for i in range(10) for tag in ("<br />", "", "<b>")],
+    "turkish": [f"{i} {word}" for i in range(10) for word in ("sık", "sik")],
+}
+
+
+@pytest.mark.parametrize("texts", [pytest.param(texts, id=name) for name, texts in DIFFERENT.items()])
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_rows_that_differ_in_any_letter_stay(tmp_path, recwarn, texts, ending):
+    path = tmp_path / f"mine.{ending}"
+    table = pd.DataFrame({"text": texts, "label": [i % 2 for i in range(len(texts))]})
+    if ending == "csv":
+        table.to_csv(path, index=False)
+    else:
+        table.to_json(path, orient="records", lines=True)
+    data, _, facts = tasks.from_file(path)
+    assert sorted(text for split in data.values() for text in split["text"]) == sorted(texts)
+    assert facts["removed"] == {}
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Good film", "good  FILM"),
+        ("caf\u00e9", "cafe\u0301"),
+        ("好\u3000电影", "好 电影"),
+        ("ΟΔΟΣ", "οδος"),
+        ("a\u00a0b", "a b"),
+    ],
+    ids=["case and blanks", "composed", "wide blank", "sigma", "no-break space"],
+)
+def test_what_looks_the_same_is_one_row(tmp_path, one, other):
+    texts = [*(f"text {i}" for i in range(20)), one, other]
+    path = tmp_path / "mine.jsonl"
+    pd.DataFrame({"text": texts, "label": [*[0, 1] * 10, 1, 1]}).to_json(path, orient="records", lines=True)
+    with pytest.warns(UserWarning, match="1 of 22 rows were left out"):
+        assert tasks.from_file(path)[2]["removed"] == {"rows repeated in the file": 1}
+
+
+def test_contradicting_labels_are_told(table):
+    first, second = (f'"sentence {i}, with a comma"' for i in (1, 2))
+    lines = [*rows(40), f"{first},no", f"{first},yes", f"{second.title()},yes"]
+    with pytest.warns(UserWarning, match="rows") as told:
+        data, task, facts = tasks.from_file(table("mine.csv", lines))
+    assert facts["removed"] == {"rows repeated in the file": 1, "rows repeated in the file with another label": 2}
+    contrary, repeated = (str(w.message) for w in told)
+    assert "2 rows repeat the text of an earlier row with a different label; the first label was kept" in contrary
+    assert "1 of 43 rows were left out because they repeat the text and the label" in repeated
+    kept = {row["text"]: task.label_names[row["label"]] for split in data.values() for row in split}
+    assert (kept["sentence 1, with a comma"], kept["sentence 2, with a comma"]) == ("yes", "no")
+
+
+def test_a_text_with_every_label_is_counted(table):
+    lines = [f"same text,{i % 2}" for i in range(10)] + [f"text {i},{i % 2}" for i in range(20)]
+    with pytest.warns(UserWarning, match="rows") as told:
+        removed = tasks.from_file(table("mine.csv", lines))[2]["removed"]
+    assert [str(w.message)[:17] for w in told] == ["mine.csv: 5 rows ", "mine.csv: 4 of 30"]
+    assert removed == {"rows repeated in the file": 4, "rows repeated in the file with another label": 5}
+
+
+def test_a_pair_is_repeated_when_both_texts_are(table):
+    lines = [f"one {i % 10},two {i % 3},{i % 2}" for i in range(30)]
+    facts = tasks.from_file(table("pairs.csv", lines, "a,b,label"), "a", "b")[2]
+    assert facts["removed"] == {}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,22 @@ from klnorm_lib.tasks.rows import key
 TEXT = [n for n in tasks.names() if not tasks.spec(n).built_in and tasks.spec(n).kind != "audio"]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A good film!", "agoodfilm"),
+        ("Line<br />break 2", "linebreak2"),
+        ("café", "caf"),
+        ("iPhone 15，好", "iphone15"),
+        ("好，坏", "好坏"),
+        ("?!", "?!"),
+    ],
+    ids=["letters", "break", "accent", "two scripts", "no latin", "marks"],
+)
+def test_rows_of_registered_tasks_are_compared_as_the_records_were(text, expected):
+    assert key((text, text)) == f"{expected}\n{expected}"
+
+
 @pytest.mark.parametrize("name", TEXT)
 def test_every_task_loads(mirror, name):
     mirror.task(name)
