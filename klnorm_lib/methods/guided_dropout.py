@@ -26,11 +26,14 @@ from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import Method, whole_numbers
 from klnorm_lib.methods.dropout import Dropout
 from klnorm_lib.methods.origin import check_weights, named_origin
+from klnorm_lib.probes.upstream import site_tensors
 from klnorm_lib.sites import dropout_sites
+from klnorm_lib.sites.names import tensor_sites
 from klnorm_lib.sites.scores import AGGREGATIONS, site_scores
 from klnorm_lib.sites.walk import encoder_of
 
 TASK = "task"
+GIVEN = "given tensors"  # of an encoder whose sites only a model shows
 
 
 @dataclass(frozen=True)
@@ -114,21 +117,32 @@ class GuidedDropout(Method):
         aggregation: str = "tensor_mean",
         match_mean: float | None = None,
         seed: int = 0,
+        model: nn.Module | None = None,
     ) -> GuidedDropout:
-        """The method with its rates made from ``fisher`` now.
+        """The method with its rates made from ``fisher`` now, or, where that takes a model, when it is applied.
 
         ``fisher``: parameter name -> tensor (what ``diagonal_fisher`` returns), a ``FisherTable``, or the name or path
-        of one. Raises what :func:`klnorm_lib.sites.scores.site_scores` and
+        of one. ``model``: of which encoder it is. Without it the names of the parameters have to tell, which those of
+        the encoders in :mod:`klnorm_lib.sites.names` do; for another encoder ``rates`` stays None until the method is
+        applied. Raises what :func:`klnorm_lib.sites.scores.site_scores` and
         :func:`klnorm_lib.methods.rate_rules.rates_from_scores` raise, and ``FileNotFoundError``.
         """
         source = str(fisher) if isinstance(fisher, (str, PathLike)) else _name_of(fisher)
         method = cls(None, source, rule, p_upper, p_lower, aggregation, match_mean, seed)
         table = _table(fisher) if isinstance(fisher, (str, PathLike)) else fisher
-        return method.with_rates_from(table)
+        if model is None and not _known_by_name(table):
+            later = dataclasses.replace(method, fisher=method.fisher or GIVEN)
+            object.__setattr__(later, "_given", table)
+            return later
+        return method.with_rates_from(table, model)
 
-    def with_rates_from(self, fisher: Mapping[str, Any]) -> GuidedDropout:
-        """The same method with the rates that its rule makes of ``fisher`` (tensors or a ``FisherTable``)."""
-        return dataclasses.replace(self, rates=self._rates(site_scores(fisher, self.aggregation)))
+    def with_rates_from(self, fisher: Mapping[str, Any], model: nn.Module | None = None) -> GuidedDropout:
+        """The same method with the rates that its rule makes of ``fisher`` (tensors or a ``FisherTable``).
+
+        ``model``: of which encoder it is; None where the names of its parameters tell.
+        """
+        tensors = None if model is None else site_tensors(model)
+        return dataclasses.replace(self, rates=self._rates(site_scores(fisher, self.aggregation, tensors)))
 
     def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Method:
         """With ``fisher="task"``: the method with rates from the Fisher of the model's own loss on ``batches``.
@@ -139,7 +153,7 @@ class GuidedDropout(Method):
             return self
         from klnorm_lib.probes import diagonal_fisher
 
-        return self.with_rates_from(_of_encoder(model, diagonal_fisher(model, batches, progress=False)))
+        return self.with_rates_from(_of_encoder(model, diagonal_fisher(model, batches, progress=False)), model)
 
     def resolved(self, model: nn.Module) -> Method:
         """The method with its rates, looked up in the table of the model's encoder where none is named."""
@@ -150,14 +164,23 @@ class GuidedDropout(Method):
                 "GuidedDropout(fisher='task') has not seen the task yet: "
                 "method = method.prepare(model, batches), where batches are training rows with labels, then apply it"
             )
+        given = getattr(self, "_given", None)
+        if given is not None:
+            source = None if self.fisher == GIVEN else self.fisher
+            return dataclasses.replace(self, fisher=source).with_rates_from(given, model)
+        if self.fisher == GIVEN:
+            raise ValueError(
+                "this copy of the method has lost the Fisher information that it was made from; make it for the "
+                "model, GuidedDropout.from_fisher(fisher, model=model), which writes its rates down"
+            )
         if self.fisher is not None:
             # a path means nothing elsewhere
             source = Path(self.fisher).name if Path(self.fisher).is_file() else self.fisher
-            return dataclasses.replace(self, fisher=source).with_rates_from(_table(self.fisher))
+            return dataclasses.replace(self, fisher=source).with_rates_from(_table(self.fisher), model)
         name = named_origin(model, "name a table, GuidedDropout(fisher=NAME_OR_FILE)")
         table = _table(name)
         check_weights(model, name, table.provenance, f", or use this one with GuidedDropout(fisher={name!r})")
-        return dataclasses.replace(self, fisher=name).with_rates_from(table)
+        return dataclasses.replace(self, fisher=name).with_rates_from(table, model)
 
     def attach(self, model: nn.Module) -> list[str]:
         """Set the rates, measure that they took, and return "site: old -> new" lines."""
@@ -182,6 +205,15 @@ def _table(name: str | PathLike) -> Mapping[str, Any]:
     from klnorm_lib.probes.fisher.table import FisherTable
 
     return FisherTable.load(name)
+
+
+def _known_by_name(fisher: Mapping[str, Any]) -> bool:
+    """Whether the names of the parameters say to which sites they belong."""
+    try:
+        tensor_sites(fisher)
+    except ValueError:
+        return False
+    return True
 
 
 def _name_of(fisher: Mapping[str, Any]) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -17,6 +18,8 @@ from klnorm_lib.probes.operations import WATCHED, Seen
 from klnorm_lib.probes.untouched import training_mode
 from klnorm_lib.sites import Rate, Site, dropout_sites, encoder_of
 from klnorm_lib.sites.walk import places
+
+R = TypeVar("R", bound="Recorder")
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,14 @@ def effective_rates(model: nn.Module) -> dict[str, float]:
 
 def readings(model: nn.Module) -> list[Reading]:
     """Every dropout operation of the encoder's sites, companions included; see :func:`effective_rates`."""
+    return recorded(model, Recorder).readings
+
+
+def recorded(model: nn.Module, recorder: Callable[[nn.Module, dict[str, Site]], R]) -> R:
+    """The ``recorder`` of the encoder and its sites after one training pass; raises as :func:`effective_rates`."""
     encoder = encoder_of(model)
     sites = dropout_sites(model)
-    recorder = _Recorder(encoder, sites)
+    recorder = recorder(encoder, sites)
     with training_mode(encoder):
         inputs = dummy_inputs(encoder)
         with recorder.following(), recorder:
@@ -67,10 +75,10 @@ def readings(model: nn.Module) -> list[Reading]:
             )
         if len(seen) > 1:
             raise RuntimeError(f"{name} runs at more than one rate: {', '.join(f'{p:g}' for p in sorted(seen))}")
-    return recorder.readings
+    return recorder
 
 
-class _Recorder(TorchFunctionMode):
+class Recorder(TorchFunctionMode):
     """Intercepts dropout operations and attributes each to the site whose module is running."""
 
     def __init__(self, encoder: nn.Module, sites: dict[str, Site]) -> None:

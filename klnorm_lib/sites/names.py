@@ -63,6 +63,11 @@ _IN_LAYER = tuple((re.compile(pattern), kind) for pattern, kind in _IN_LAYER)
 _ABOVE_LAYERS = tuple((re.compile(pattern), kind) for pattern, kind in _ABOVE_LAYERS)
 
 
+def bare_name(name: str) -> str:
+    """A parameter's name without what peft, DataParallel and torch.compile add to it."""
+    return _WRAPPERS.sub("", name).replace(".base_layer.", ".")
+
+
 def tensor_sites(names: Iterable[str]) -> dict[str, str | None]:
     """Parameter name -> the site that its tensor belongs to, or None where it belongs to none.
 
@@ -71,7 +76,7 @@ def tensor_sites(names: Iterable[str]) -> dict[str, str | None]:
     Raises ``ValueError`` naming those that it cannot place.
     """
     names = list(names)
-    bare = {name: _WRAPPERS.sub("", name).replace(".base_layer.", ".") for name in names}
+    bare = {name: bare_name(name) for name in names}
     prefixed = any(_PREFIX.match(name) for name in bare.values())
     found, unknown = {}, []
     for name, inner in bare.items():
@@ -88,7 +93,8 @@ def tensor_sites(names: Iterable[str]) -> dict[str, str | None]:
         raise ValueError(
             f"cannot tell which dropout site these parameters are upstream of: {', '.join(unknown[:8])}{more}. Known "
             "are the parameters of BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa-v2, MPNet, Wav2Vec2, HuBERT, WavLM, "
-            "UniSpeech, Data2VecAudio and SEW; for another encoder give the rates yourself: GuidedDropout(rates={...})"
+            "UniSpeech, Data2VecAudio and SEW; for another encoder give the model, which shows it, "
+            "GuidedDropout.from_fisher(fisher, model=model), or the rates yourself, GuidedDropout(rates={...})"
         )
     return found
 

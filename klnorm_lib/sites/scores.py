@@ -1,7 +1,8 @@
 r"""Scores of dropout sites: how much Fisher information is in the tensors upstream of each site.
 
 Let :math:`F_j` be the diagonal Fisher information of weight j, t a tensor of :math:`n_t` weights, and T the tensors
-that belong to a site (see ``klnorm_lib.sites.names``). With :math:`S_t = \sum_{j\in t} F_j` the score s of the
+that belong to a site (see ``klnorm_lib.sites.names``, and ``klnorm_lib.probes.upstream`` for encoders that it does not
+know). With :math:`S_t = \sum_{j\in t} F_j` the score s of the
 site is
 
 .. math::
@@ -16,27 +17,37 @@ much as a matrix of many thousands. In ``mass`` every weight counts the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from klnorm_lib.sites.dropouts import KINDS
-from klnorm_lib.sites.names import tensor_sites
+from klnorm_lib.sites.names import bare_name, tensor_sites
 
 AGGREGATIONS = ("tensor_mean", "mass", "sum")
 
 
-def site_scores(fisher: Mapping[str, Any], aggregation: str = "tensor_mean") -> dict[str, float]:
+def site_scores(
+    fisher: Mapping[str, Any],
+    aggregation: str = "tensor_mean",
+    tensors: Mapping[str, Collection[str]] | None = None,
+) -> dict[str, float]:
     """Site -> score, from the embeddings to the last layer.
 
     ``fisher``: parameter name -> tensor of its shape, or a ``FisherTable`` (name -> sum, and how many elements).
-    Raises ``ValueError`` for an unknown aggregation, a name that belongs to no supported encoder, a value that is
-    negative or not finite, or a Fisher that leaves out a tensor or a layer of the encoder.
+    ``tensors``: site -> names, in the encoder, of the parameters upstream of it, as
+    ``klnorm_lib.probes.upstream.site_tensors(model)`` finds them; None: by the names of the encoders that
+    ``klnorm_lib.sites.names`` knows.
+    Raises ``ValueError`` for an unknown aggregation, a name that belongs to no known encoder (without ``tensors``), a
+    value that is negative or not finite, or a Fisher that leaves out a tensor or a layer of the encoder.
     """
     if aggregation not in AGGREGATIONS:
         raise ValueError(f"unknown aggregation {aggregation!r}; choose one of {', '.join(AGGREGATIONS)}")
     totals = _totals(fisher)
+    if tensors is not None:
+        named = _under_names_of_the_encoder(totals, tensors)
+        return {site: _aggregate([named[name] for name in names], aggregation) for site, names in tensors.items()}
     groups: dict[str, dict[str, tuple[float, int]]] = {}
     for name, site in tensor_sites(totals).items():
         if site is not None:
@@ -60,6 +71,28 @@ def _totals(fisher: Mapping[str, Any]) -> dict[str, tuple[float, int]]:
             "so compute it again, in float32"
         )
     return totals
+
+
+def _under_names_of_the_encoder(
+    totals: Mapping[str, tuple[float, int]], tensors: Mapping[str, Collection[str]]
+) -> dict[str, tuple[float, int]]:
+    """The totals of all ``tensors``; whatever a model with a head puts before the names of its encoder is taken off."""
+    wanted = {name for names in tensors.values() for name in names}
+    by_prefix: dict[str, dict[str, tuple[float, int]]] = {}
+    for name, total in totals.items():
+        parts = bare_name(name).split(".")
+        for k in range(len(parts)):
+            if (own := ".".join(parts[k:])) in wanted:
+                by_prefix.setdefault(".".join(parts[:k]), {})[own] = total
+    found = max(by_prefix.values(), key=len, default={})
+    lacking = sorted(wanted - set(found))
+    if lacking:
+        more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
+        raise ValueError(
+            f"the Fisher leaves out tensors of the encoder ({', '.join(lacking[:4])}{more}), so its sites do not "
+            "compare; compute it with every parameter trainable, and of this encoder"
+        )
+    return found
 
 
 def _aggregate(tensors: list[tuple[float, int]], aggregation: str) -> float:

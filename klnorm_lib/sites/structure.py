@@ -48,7 +48,7 @@ def roles(modules: Modules, paths: list[str]) -> dict[str, Role | None]:
     numbers: dict[str, dict[tuple[str, ...], int]] = {}
     read = [path for path in paths if is_read(modules, path)]
     for path in read:
-        stack, index, inside = _split(modules, path)
+        stack, index, inside = split(modules, path)
         if stack is None:
             head = path.split(".")[0] if path.startswith(("encoder.", "decoder.")) else ""
             found[path] = Role(head, None, "embeddings") if _BEFORE_LAYERS.fullmatch(path) else None
@@ -91,7 +91,7 @@ def prefixed(found: dict[str, Role]) -> bool:
     return any(len(names) > 1 for names in stacks.values())
 
 
-def _split(modules: Modules, path: str) -> tuple[str | None, tuple[str, ...], str]:
+def split(modules: Modules, path: str) -> tuple[str | None, tuple[str, ...], str]:
     """The stack's path, the layer's index in it (two numbers for a layer in a stage), and the path inside the layer."""
     parts = path.split(".")
     at = next((k for k, part in enumerate(parts) if part.isdigit()), None)

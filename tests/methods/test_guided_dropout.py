@@ -32,7 +32,7 @@ def guided(model, **settings):
 def running(model):
     """Every rate at which a site's operations run in one forward pass in the mode that the model is in."""
     encoder = encoder_of(model)
-    recorder = measured._Recorder(encoder, dropout_sites(model))
+    recorder = measured.Recorder(encoder, dropout_sites(model))
     with torch.no_grad(), recorder.following(), recorder:
         encoder(**zoo.batch(model, labels=False))
     found = {}
