@@ -123,7 +123,7 @@ class GuidedDropout(Method):
 
         ``fisher``: parameter name -> tensor (what ``diagonal_fisher`` returns), a ``FisherTable``, or the name or path
         of one. ``model``: of which encoder it is. Without it the names of the parameters have to tell, which those of
-        the encoders in :mod:`klnorm_lib.sites.names` do; for another encoder ``rates`` stays None until the method is
+        the encoders in ``klnorm_lib.sites.names`` do; for another encoder ``rates`` stays None until the method is
         applied. Raises what :func:`klnorm_lib.sites.scores.site_scores` and
         :func:`klnorm_lib.methods.rate_rules.rates_from_scores` raise, and ``FileNotFoundError``.
         """

@@ -55,7 +55,7 @@ class _Drawn:
 def site_tensors(model: nn.Module) -> dict[str, tuple[str, ...]]:
     """Site -> names, in the encoder, of the parameters that its score is of.
 
-    Those of :mod:`klnorm_lib.sites.names` where that module knows the encoder, else :func:`upstream_tensors`. Raises
+    Those of ``klnorm_lib.sites.names`` where that module knows the encoder, else :func:`upstream_tensors`. Raises
     what the latter raises.
     """
     sites = dropout_sites(model)
