@@ -72,6 +72,11 @@ def _settable(known: PreTrainedConfig, key: str, wanted: dict) -> bool:
     return hasattr(known, key) and alias not in wanted and not isinstance(getattr(type(known), key, None), property)
 
 
+def auto_class(name: str) -> type:
+    """The Auto class that opens a saved model of this name."""
+    return getattr(modeling_auto, _AUTO[name.split("/")[0]])
+
+
 def build(name: str, *, seed: int = 0) -> PreTrainedModel:
     """A small model with weights drawn under seed, in evaluation mode.
 
@@ -79,7 +84,7 @@ def build(name: str, *, seed: int = 0) -> PreTrainedModel:
     """
     if name in sizes.NO_CLASSIFIERS:
         raise ValueError(f"{name}: {sizes.NO_CLASSIFIERS[name]}")
-    auto = getattr(modeling_auto, _AUTO[name.split("/")[0]])
+    auto = auto_class(name)
     small = config(name)
     with torch.device("meta"):
         size = sum(p.numel() for p in auto.from_config(small).parameters())
@@ -90,26 +95,50 @@ def build(name: str, *, seed: int = 0) -> PreTrainedModel:
         return auto.from_config(small).eval()
 
 
-def batch(name: str, model: PreTrainedModel, *, rows: int = 3, pads: int = 0) -> dict[str, torch.Tensor]:
-    """Rows of random input with labels; pads more padding positions for text."""
+def takes_padding(name: str, model: PreTrainedModel) -> bool:
+    """Whether rows of different length can be told apart by an attention mask."""
+    fixed = name in ("audio/audio-spectrogram-transformer", "audio/whisper")
+    return not name.startswith("image/") and not fixed
+
+
+def batch(
+    name: str, model: PreTrainedModel, *, rows: int = 3, pads: int = 0, ragged: bool = False
+) -> dict[str, torch.Tensor]:
+    """Rows of random input with labels; pads more padding positions for text, 40 samples each for sound.
+
+    With ragged the second row is shorter than the others, where there is an attention mask to say so.
+    """
     kind = name.split("/")[0]
     draw = torch.Generator().manual_seed(1)
-    labels = torch.arange(rows) % LABELS
+    labels = {"labels": torch.arange(rows) % LABELS}
     if kind == "text":
         ids = torch.randint(5, VOCABULARY - 5, (rows, TOKENS), generator=draw)
-        ids[:, -1] = EOS
-        mask = torch.ones_like(ids)
+        real = [TOKENS - 6 if ragged and row == 1 else TOKENS for row in range(rows)]
+        for row, length in enumerate(real):
+            ids[row, length - 1 :] = PAD
+            ids[row, length - 1] = EOS
         ids = torch.nn.functional.pad(ids, (0, pads), value=PAD)
-        mask = torch.nn.functional.pad(mask, (0, pads))
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        return {"input_ids": ids, "attention_mask": _mask(real, ids.shape[1]), **labels}
     if kind == "image":
-        return _image(name, model, rows, draw) | {"labels": labels}
-    if model.main_input_name == "input_features":
-        shape = (rows, 32, FRAMES) if name == "audio/whisper" else (rows, FRAMES, WIDTH)
-        return {"input_features": torch.randn(shape, generator=draw), "labels": labels}
+        return _image(name, model, rows, draw) | labels
+    if name == "audio/whisper":
+        return {"input_features": torch.randn(rows, 32, FRAMES, generator=draw), **labels}
     if name == "audio/audio-spectrogram-transformer":
-        return {"input_values": torch.randn(rows, FRAMES, 32, generator=draw), "labels": labels}
-    return {"input_values": torch.randn(rows, SAMPLES, generator=draw), "labels": labels}
+        return {"input_values": torch.randn(rows, FRAMES, 32, generator=draw), **labels}
+    spectra = model.main_input_name == "input_features"
+    length, step = (FRAMES, 1) if spectra else (SAMPLES, 40)
+    real = [length * 3 // 5 if ragged and row == 1 else length for row in range(rows)]
+    mask = _mask(real, length + pads * step)
+    values = torch.randn(rows, length, *([WIDTH] if spectra else []), generator=draw)
+    if spectra:
+        values = torch.nn.functional.pad(values, (0, 0, 0, pads)) * mask[..., None]
+    else:
+        values = torch.nn.functional.pad(values, (0, pads * step)) * mask
+    return {model.main_input_name: values, "attention_mask": mask, **labels}
+
+
+def _mask(real: list[int], length: int) -> torch.Tensor:
+    return (torch.arange(length) < torch.tensor(real)[:, None]).long()
 
 
 def _image(name: str, model: PreTrainedModel, rows: int, draw: torch.Generator) -> dict[str, torch.Tensor]:

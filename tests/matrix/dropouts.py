@@ -10,6 +10,7 @@ dropouts.guided(name)                                                   # all of
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -112,10 +113,15 @@ def measured_rates(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str
 
 def ask(model: nn.Module) -> dict[str, float]:
     """Give every site a rate of its own by ``GuidedDropout``, and return them."""
-    names = list(dropout_sites(model))
-    wanted = {name: round(0.05 + 0.6 * k / len(names), 4) for k, name in enumerate(names)}
+    wanted = distinct(dropout_sites(model))
     apply(model, GuidedDropout(rates=wanted))
     return wanted
+
+
+def distinct(sites: Iterable[str]) -> dict[str, float]:
+    """Site -> a rate between 0.05 and 0.65 that no other one has."""
+    names = list(sites)
+    return {name: round(0.05 + 0.6 * k / len(names), 4) for k, name in enumerate(names)}
 
 
 def guided(name: str) -> int:
