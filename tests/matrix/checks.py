@@ -293,7 +293,7 @@ def saved(name: str) -> str:
 
 
 def come_back(name: str, model: PreTrainedModel, folder: Path, label: str) -> None:
-    """Raise ``Fault`` unless both ways of opening ``folder`` give the logits of ``model``, and for dropout its rates."""
+    """Raise ``Fault`` unless both ways of opening ``folder`` give the logits of ``model``, of dropout its rates too."""
     batch = architectures.batch(name, model, ragged=True)
     expected = logits_of(model, batch)
     ways = {"load": klnorm_lib.load, "from_pretrained": architectures.auto_class(name).from_pretrained}
