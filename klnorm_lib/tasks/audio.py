@@ -4,52 +4,62 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import gcd
 
 import numpy as np
 
+from . import audio_flac, audio_mpeg, audio_riff
+from .audio_containers import check_whole
+from .audio_levels import check_sound
 from .errors import CorruptDataError, TaskError
 
 SAMPLING_RATE = 16_000
-MIN_SECONDS = 0.05  # twice the 25 ms that the first layers of a wav2vec-style encoder look at
-SILENCE = 1e-3  # peak; -60 dB of full scale
-CLIPPED = 0.25  # share of samples at full scale
-_FULL_SCALE = 0.999
+RATES = (1_000, 768_000)  # Hz; a header with another has lost its bytes
+LARGEST = 2**31  # bytes
+_FORMATS = {"WAV", "WAVEX", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3", "NIST"}  # whose wholeness is checked
+_UNTAGGED = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"fLaC", b"OggS", b"FORM")  # read wrongly behind tags of an MP3
 _LOSSY = ("VORBIS", "OPUS", "MPEG")
+_BLOCK = 1 << 20  # samples read at a time, so that a header's number never decides how much memory is taken
 
 
 def decode(
-    content: bytes, name: str, rate: int | None = None, samples: int | None = None, silence_ok: bool = False
+    content: bytes,
+    name: str,
+    rate: int | None = None,
+    samples: int | None = None,
+    silence_ok: bool = False,
+    if_silent: str = "",
 ) -> tuple[np.ndarray, str]:
     """Samples of a sound file as float32 at 16 kHz, channels averaged, and a SHA-256 of what was recorded.
 
-    ``content``: a file that libsndfile reads (WAV, FLAC, Ogg, MP3, AIFF); ``name`` is named in errors; ``rate`` (Hz)
-    and ``samples`` (per channel) are what a table beside the file declares. Resampling is polyphase (Kaiser window).
-    The sum is over the samples before resampling, so that WAV and FLAC of one recording agree; a lossy file, whose
-    samples depend on the decoder, has the sum of its bytes. Raises ``CorruptDataError`` for a file that is empty,
-    unreadable, cut off, silent (unless ``silence_ok``), clipped, too short, not finite, or not as declared.
+    ``content``: a file that libsndfile reads (WAV, FLAC, Ogg, MP3, AIFF, AU, CAF, NIST); ``name`` is named in errors;
+    ``rate`` (Hz) and ``samples`` (per channel) are what a table beside the file declares. Resampling is polyphase
+    (Kaiser window). Lengths that a pipe or an interrupted recorder left open are those of the samples that are there;
+    float files are read as they are, also above full scale. The sum is over the samples before resampling, so that WAV
+    and FLAC of one recording agree; a lossy file, whose samples depend on the decoder, has the sum of its bytes.
+    Raises ``CorruptDataError`` for a file that is empty, unreadable, cut off, silent (unless ``silence_ok``;
+    ``if_silent`` is added to that error), clipped, out of scale, too short, not finite, or not as declared.
     """
-    with _opened(content, name) as file:
-        found, promised, lossy = file.samplerate, file.frames, file.subtype.startswith(_LOSSY)
-        wave = file.read(dtype="float32", always_2d=True)
-    _check_whole(content, name, len(wave), promised, samples)
+    wave, found, code = _read(content, name)
+    if samples is not None and samples != len(wave):
+        raise CorruptDataError(f"{name} has {len(wave):,} samples, but its table says {samples:,}. {_AGAIN}")
+    if not len(wave):
+        raise CorruptDataError(f"{name} is empty: a header and no samples. {_AGAIN}")
     if rate is not None and rate != found:
         raise CorruptDataError(
             f"{name} is sampled at {found:,} Hz, but its table says {rate:,} Hz. Correct the table, or copy the file "
             "again: at the wrong rate it would play too fast or too slow."
         )
+    check_sound(wave, found, code, name, silence_ok, if_silent)
     mono = wave[:, 0] if wave.shape[1] == 1 else wave.mean(axis=1, dtype=np.float32)
-    _check_sound(mono, found, name, silence_ok)
-    native = content if lossy else f"{found}\n".encode() + mono.astype("<f4").tobytes()
+    native = content if code.startswith(_LOSSY) else f"{found}\n".encode() + mono.astype("<f4").tobytes()
     return resample(mono, found), hashlib.sha256(native).hexdigest()
 
 
 def describe(content: bytes, name: str) -> tuple[int, int]:
-    """Sampling rate (Hz) and samples per channel that a sound file says it has; raises as ``decode``."""
-    with _opened(content, name) as file:
-        return file.samplerate, file.frames
+    """Sampling rate (Hz) and samples per channel of a sound file; raises as ``decode`` for one that is not whole."""
+    wave, rate, _ = _read(content, name)
+    return rate, len(wave)
 
 
 def resample(mono: np.ndarray, rate: int) -> np.ndarray:
@@ -62,19 +72,51 @@ def resample(mono: np.ndarray, rate: int) -> np.ndarray:
     return resample_poly(mono.astype(np.float64), SAMPLING_RATE // shared, rate // shared).astype(np.float32)
 
 
-@contextmanager
-def _opened(content: bytes, name: str) -> Iterator:
+_AGAIN = "Copy it again or delete its row."
+
+
+def _read(content: bytes, name: str) -> tuple[np.ndarray, int, str]:
+    """All samples (n, channels) of a sound file, their rate (Hz), and libsndfile's name of their code."""
     sound = _soundfile()
     if not content:
         raise CorruptDataError(f"{name} is empty (0 bytes). Copy or record it again, or delete its row.")
+    if len(content) >= LARGEST:
+        raise CorruptDataError(f"{name} has {len(content) / 2**30:.1f} GiB; cut it into clips of less than 2 GiB.")
+    tagged = audio_mpeg.after_tag(content)
+    plain = content[tagged:] if content[tagged : tagged + 4] in _UNTAGGED else content
+    check_whole(plain, name)
+    plain, declared = audio_riff.canonical(plain, name)
+    plain = audio_flac.counted(audio_mpeg.counted(plain, name))
     try:
-        with sound.SoundFile(io.BytesIO(content)) as file:
-            yield file
-    except (sound.LibsndfileError, RuntimeError) as error:
+        with sound.SoundFile(io.BytesIO(plain)) as file:
+            rate, code, form, promised = file.samplerate, file.subtype, file.format, file.frames
+            blocks = [file.read(_BLOCK, dtype="float32", always_2d=True)]
+            while len(blocks[-1]) == _BLOCK:
+                blocks.append(file.read(_BLOCK, dtype="float32", always_2d=True))
+    except Exception as error:  # the sound library and the one below it raise many unrelated classes
         raise CorruptDataError(
-            f"{name} is not a readable sound file ({error}): cut off, or not WAV, FLAC, Ogg or MP3. "
-            "Copy it again or delete its row."
+            f"{name} is not a readable sound file ({getattr(error, 'error_string', error)}): cut off, in a code that "
+            f"libsndfile does not know, or not WAV, FLAC, Ogg, MP3 or AIFF. {_AGAIN}"
         ) from error
+    wave = np.concatenate(blocks)
+    if form not in _FORMATS:
+        raise CorruptDataError(f"{name} is a {form} file, of which parts may lack unseen; convert it to WAV or FLAC.")
+    if len(wave) < promised:
+        raise CorruptDataError(
+            f"{name} is truncated: {len(wave):,} samples could be read, its header promises {promised:,}. {_AGAIN}"
+        )
+    if not RATES[0] <= rate <= RATES[1]:
+        raise CorruptDataError(
+            f"{name} is sampled at {rate:,} Hz by its header; sound has {RATES[0]:,} to {RATES[1]:,} Hz. {_AGAIN}"
+        )
+    return _without_filling(wave, declared, code), rate, code
+
+
+def _without_filling(wave: np.ndarray, declared: int | None, code: str) -> np.ndarray:
+    """The samples less those that fill the last block of a block code, where the file says how many it holds."""
+    longest = 0 if code.startswith(("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")) else 4096  # samples of one block
+    filled = declared is not None and 0 < declared < len(wave) <= declared + longest
+    return wave[:declared] if filled else wave
 
 
 def _soundfile():
@@ -86,55 +128,3 @@ def _soundfile():
             "`pip install soundfile` (on Linux without wheels also the system's libsndfile)."
         ) from error
     return soundfile
-
-
-def _check_whole(content: bytes, name: str, read: int, promised: int, declared: int | None) -> None:
-    again = "Copy it again or delete its row."
-    cut = read < promised
-    if content[:4] == b"RIFF":
-        size = int.from_bytes(content[4:8], "little") + 8
-        # a stream writes 0 or the largest number because it cannot know its length
-        cut |= len(content) < size < 0xFFFFFFFF
-    elif content[:4] == b"OggS":
-        cut |= _ogg_is_cut(content)
-    if cut:
-        raise CorruptDataError(
-            f"{name} is truncated: {read:,} samples could be read, its header promises more. {again}"
-        )
-    if declared is not None and declared != read:
-        raise CorruptDataError(f"{name} has {read:,} samples, but its table says {declared:,}. {again}")
-    if not read:
-        raise CorruptDataError(f"{name} is empty: a header and no samples. {again}")
-
-
-def _ogg_is_cut(content: bytes) -> bool:
-    """Whether the last page lacks the end-of-stream flag or some of its bytes (RFC 3533, section 6)."""
-    page = content[content.rfind(b"OggS") :]
-    if len(page) < 27 or not page[5] & 4:
-        return True
-    segments = page[27 : 27 + page[26]]
-    return len(page) < 27 + page[26] + sum(segments)
-
-
-def _check_sound(mono: np.ndarray, rate: int, name: str, silence_ok: bool) -> None:
-    if not np.isfinite(mono).all():
-        raise CorruptDataError(
-            f"{name} has samples that are NaN or infinite (the first at {np.flatnonzero(~np.isfinite(mono))[0]:,}). "
-            "Export it again, or delete its row."
-        )
-    if len(mono) < MIN_SECONDS * rate:
-        raise CorruptDataError(
-            f"{name} is too short: {len(mono) / rate:.3f} s, at least {MIN_SECONDS} s are needed. Delete its row."
-        )
-    level = np.abs(mono)
-    if not silence_ok and level.max() < SILENCE:
-        raise CorruptDataError(
-            f"{name} is silent: its loudest sample is {level.max():.1e} of full scale, under {SILENCE:g}. Check the "
-            "microphone or the channel and record it again, or delete its row."
-        )
-    clipped = float((level >= _FULL_SCALE).mean())
-    if clipped > CLIPPED:
-        raise CorruptDataError(
-            f"{name} is clipped: {clipped:.0%} of its samples are at full scale. Record it at a lower level, or delete "
-            "its row."
-        )

@@ -17,7 +17,7 @@ import numpy as np
 from .audio import SAMPLING_RATE
 
 VARIABLE = "KLNORM_CACHE"
-_VERSION = 1  # raise it whenever the same file would give other samples
+_VERSION = 2  # raise it whenever the same file would give other samples, or none
 
 
 def folder() -> Path:
@@ -28,18 +28,18 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "klnorm" / "audio"
 
 
-def entry(sha256: str) -> Path:
-    """The file that holds the decoded form of a sound file with this SHA-256."""
-    return folder() / sha256[:2] / f"{sha256}-{SAMPLING_RATE}-{_VERSION}.safetensors"
+def entry(sha256: str, checked: str = "") -> Path:
+    """The file that holds the decoded form of a sound file with this SHA-256, and with these checks behind it."""
+    return folder() / sha256[:2] / f"{sha256}-{SAMPLING_RATE}{checked}-{_VERSION}.safetensors"
 
 
-def decoded(sha256: str, decode: Callable[[], tuple[np.ndarray, str]]) -> tuple[np.ndarray, str]:
+def decoded(sha256: str, decode: Callable[[], tuple[np.ndarray, str]], checked: str = "") -> tuple[np.ndarray, str]:
     """What ``decode()`` gives for the sound file with this SHA-256, from the cache if it is there and whole.
 
-    A damaged entry is made again; an entry appears under its name only when it is complete. A folder that cannot be
-    written to is no error: then nothing is kept.
+    ``checked`` tells apart decodings that let pass what others do not. A damaged entry is made again; an entry appears
+    under its name only when it is complete. A folder that cannot be written to is no error: then nothing is kept.
     """
-    path = entry(sha256)
+    path = entry(sha256, checked)
     kept = _read(path)
     if kept is not None:
         return kept

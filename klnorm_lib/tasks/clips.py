@@ -17,7 +17,10 @@ from .rows import Rows
 
 @dataclass(frozen=True)
 class Clip:
-    """One sound file: the SHA-256 of its bytes, how to get them, what is declared of it, and who speaks."""
+    """One sound file: the SHA-256 of its bytes, how to get them, what is declared of it, and who speaks.
+
+    ``if_silent`` ends the error about a silent one, where ``silence_ok`` is not set.
+    """
 
     name: str
     sha256: str
@@ -26,6 +29,7 @@ class Clip:
     samples: int | None = None
     speaker: str | None = None
     silence_ok: bool = False
+    if_silent: str = ""
 
     def decode(self) -> tuple[np.ndarray, str]:
         """Samples (float32, mono, 16 kHz) and the checksum of the recording; the bytes are checked first."""
@@ -37,8 +41,12 @@ class Clip:
                 f"{self.sha256[:12]}... ({len(content)} bytes read). Copy the file again from where the folder came "
                 "from."
             )
+        declared = (self.rate, self.samples, self.silence_ok)
+        checked = "".join(f"-{int(value)}" if value else "-" for value in declared) if any(declared) else ""
         return audio_cache.decoded(
-            self.sha256, lambda: audio.decode(content, self.name, self.rate, self.samples, self.silence_ok)
+            self.sha256,
+            lambda: audio.decode(content, self.name, self.rate, self.samples, self.silence_ok, self.if_silent),
+            checked,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from . import subsets
-from .clips import Clip, Clips
+from .clips import Clips
+from .clips_own import own_clips, peak
 from .errors import CorruptDataError, LayoutError, TaskError
 from .loading import assemble, check_request
 from .rows import Rows, contradictions, exact_key, without_repeats
@@ -38,11 +40,13 @@ def from_file(
     test_fraction: float = 0.2,
     size: int | None = None,
     split_seed: int = 0,
+    quiet: Sequence[str] | str = (),
 ) -> tuple[datasets.DatasetDict, TaskSpec, dict[str, Any]]:
     """A reader's own file as (splits train, validation and test, description, provenance).
 
     ``text``, ``text_pair`` and ``label`` name columns of a .csv, .tsv, .jsonl or .parquet file; ``audio``, instead of
-    ``text``, a column with paths of sound files (from the file's folder on, where they are not absolute). A stratified
+    ``text``, a column with paths of sound files (from the file's folder on, where they are not absolute), ``quiet`` the
+    labels whose recordings may be silent (the provenance has the ``peak`` of all, 1 being full scale). A stratified
     ``test_fraction`` of the rows, the same for every ``split_seed``, is the test set; ``size`` rows of the others
     (``None``: all) become train and validation as in ``load``. Classes are numbered in sorted order of their names;
     labels that are numbers and not all whole make a regression. Rows with a repeated text or sound are used once.
@@ -71,7 +75,11 @@ def from_file(
     labels, names = _labels(table[label], path.name)
     if audio is not None and names is None:
         raise TaskError(f"{path.name}: the labels are scores; recordings can only be classified: give class names.")
-    whole = Rows(texts, labels) if audio is None else Clips.of([_clip(path, name) for (name,) in texts], labels)
+    if quiet and audio is None:
+        raise TaskError("quiet names classes of recordings; it needs audio=, the column with paths of sound files.")
+    whole = Rows(texts, labels)
+    if audio is not None:
+        whole = own_clips(path, [name for (name,) in texts], labels, names, quiet)
     rows, removed = _without_repeats(whole, path.name)
     train, test = _hold_out(rows, test_fraction, names, path.name)
     task = TaskSpec(
@@ -88,7 +96,8 @@ def from_file(
     found.files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
     result, provenance = assemble(task, found, "file", size, split_seed, exact_key)
     provenance["removed"].update(removed)
-    return result, task, {**provenance, "test_fraction": test_fraction}
+    levels = {} if audio is None else {"peak": peak(result, path.name)}
+    return result, task, {**provenance, "test_fraction": test_fraction, **levels}
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -106,17 +115,6 @@ def _read(path: Path) -> pd.DataFrame:
     if not len(table):
         raise CorruptDataError(f"{path.name} has no rows.")
     return table
-
-
-def _clip(table: Path, name: str) -> Clip:
-    path = Path(name).expanduser()
-    path = path if path.is_absolute() else table.parent / path
-    if not path.is_file():
-        raise CorruptDataError(
-            f"{table.name} names the sound file {name!r}, and there is no file {str(path)!r}; correct the path (it is "
-            f"taken from the folder of {table.name} on) or delete the row."
-        )
-    return Clip(name=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest(), read=path.read_bytes)
 
 
 def _without_repeats(rows: Rows, name: str) -> tuple[Rows, dict[str, int]]:
@@ -191,11 +189,12 @@ def _labels(values: pd.Series, name: str) -> tuple[list, tuple[str, ...] | None]
 def _hold_out(rows: Rows, fraction: float, names: tuple[str, ...] | None, name: str) -> tuple[Rows, Rows]:
     groups = subsets.strata(rows.labels, names is None)
     counts = np.bincount(groups)
+    what = "recordings" if isinstance(rows, Clips) else "texts"
     if names is not None:
         for i, count in enumerate(counts):
             if count < 3:
                 raise TaskError(
-                    f"{name}: label {names[i]!r} has {'a single row' if count == 1 else f'{count} rows'} with texts of "
+                    f"{name}: label {names[i]!r} has {'a single row' if count == 1 else f'{count} rows'} with {what} of "
                     "their own; train, validation and test need one each: add rows or delete the label."
                 )
     chosen: set[int] = set()

@@ -69,6 +69,15 @@ def not_finite():
         (lambda: sounds.encoded(loud()), r"bad.flac is clipped: \d\d% of its samples are at full scale"),
         (lambda: sounds.encoded(sounds.tone(0, seconds=0.02)), "bad.flac is too short: 0.020 s, at least 0.05 s"),
         (not_finite, r"bad.flac has samples that are NaN or infinite \(the first at 17\)"),
+        (lambda: sounds.encoded(np.full(8000, 0.5)), r"silent: .* beside a constant offset of 0\.5, under 0\.001"),
+        (lambda: sounds.encoded(np.stack([sounds.tone(1), -sounds.tone(1)], 1)), "silent once its 2 channels are aver"),
+        (lambda: sounds.encoded(loud(), form="WAV", subtype="PCM_U8"), "bad.flac is clipped"),
+        (lambda: sounds.encoded(loud(), form="WAV", subtype="ALAW"), "bad.flac is clipped"),
+        (
+            lambda: sounds.encoded(sounds.tone(0), 100, form="WAV"),
+            "is sampled at 100 Hz by its header; sound has 1,000",
+        ),
+        (lambda: sounds.encoded(sounds.tone(0), form="VOC"), "bad.flac is a VOC file, .* convert it to WAV or FLAC"),
     ],
 )
 def test_bad_sounds_are_named(content, message):
@@ -76,7 +85,46 @@ def test_bad_sounds_are_named(content, message):
         audio.decode(content(), "bad.flac")
 
 
-@pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG"])
+@pytest.mark.parametrize("code", ["PCM_16", "PCM_24", "PCM_32", "PCM_U8", "FLOAT", "DOUBLE"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_every_way_to_write_a_sample_gives_the_same_sound(code, channels):
+    wave = np.tile(sounds.tone(5, seconds=0.5)[:, None], channels)
+    samples, _ = audio.decode(sounds.encoded(wave, form="WAV", subtype=code), "a.wav", 8000, 4000)
+    expected, _ = audio.decode(sounds.encoded(wave[:, 0], form="WAV", subtype="DOUBLE"), "a.wav")
+    np.testing.assert_allclose(samples, expected, atol=2 / 128 if code == "PCM_U8" else 1e-4)
+
+
+@pytest.mark.parametrize("code", ["FLOAT", "DOUBLE"])
+def test_files_of_floats_are_read_as_they_are_above_full_scale(code):
+    wave = 1.6 * np.sin(2 * np.pi * 300 * np.arange(16000) / 16000)
+    samples, _ = audio.decode(sounds.encoded(wave, 16000, "WAV", code), "loud.wav")
+    np.testing.assert_allclose(samples, wave, atol=1e-6)
+    square = np.sign(wave + 1e-9) * 1.5
+    assert audio.decode(sounds.encoded(square, 16000, "WAV", code), "square.wav")[0].max() == 1.5
+
+
+@pytest.mark.parametrize(
+    ("scale", "divisor"),
+    [(100, "128"), (32768, "32,768"), (3000, "32,768"), (8e6, "8,388,608"), (2e9, "2,147,483,648")],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_floats_of_another_scale_are_refused(scale, divisor, whole):
+    wave = scale * np.sin(2 * np.pi * 300 * np.arange(16000) / 16000)
+    wave = np.round(wave) if whole else wave
+    with pytest.raises(
+        tasks.CorruptDataError, match=f"^ints.wav is out of scale: .* divide them by {divisor}, and wri"
+    ):
+        audio.decode(sounds.encoded(wave, 16000, "WAV", "FLOAT"), "ints.wav")
+
+
+def test_quiet_whole_numbers_are_no_floats_of_a_loud_recording():
+    with pytest.raises(tasks.CorruptDataError, match="8-bit whole numbers: divide them by 128"):
+        audio.decode(sounds.encoded(np.round(30 * sounds.tone(0)), 8000, "WAV", "FLOAT"), "ints.wav")
+    with pytest.raises(tasks.CorruptDataError, match="have another scale, and write the file again"):
+        audio.decode(sounds.encoded(1e12 * sounds.tone(0), 8000, "WAV", "FLOAT"), "odd.wav")
+
+
+@pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "NIST", "RF64", "W64", "WAVEX"])
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.99])
 def test_a_truncated_file_is_named(form, share):
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 30_000)
