@@ -41,7 +41,7 @@ def counted(content: bytes, name: str) -> bytes:
 
 
 def after_tag(content: bytes) -> int:
-    """Where the ID3 tags end that stand before everything else; 0 without any."""
+    """Where the ID3 tags at the beginning end; 0 without any."""
     position = 0
     while content[position : position + 3] == b"ID3" and len(content) >= position + 10:
         size = 0

@@ -194,8 +194,8 @@ def _hold_out(rows: Rows, fraction: float, names: tuple[str, ...] | None, name: 
         for i, count in enumerate(counts):
             if count < 3:
                 raise TaskError(
-                    f"{name}: label {names[i]!r} has {'a single row' if count == 1 else f'{count} rows'} with {what} of "
-                    "their own; train, validation and test need one each: add rows or delete the label."
+                    f"{name}: label {names[i]!r} has {'a single row' if count == 1 else f'{count} rows'} with {what} "
+                    "of their own; train, validation and test need one each: add rows or delete the label."
                 )
     chosen: set[int] = set()
     for group, count in enumerate(counts):
