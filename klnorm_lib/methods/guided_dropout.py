@@ -26,6 +26,7 @@ from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import Method, whole_numbers
 from klnorm_lib.methods.dropout import Dropout
 from klnorm_lib.methods.origin import check_weights, named_origin
+from klnorm_lib.probes.fisher.tensors import FisherTensors
 from klnorm_lib.probes.upstream import site_tensors
 from klnorm_lib.sites import dropout_sites
 from klnorm_lib.sites.names import tensor_sites
@@ -122,15 +123,19 @@ class GuidedDropout(Method):
         """The method with its rates made from ``fisher`` now, or, where that takes a model, when it is applied.
 
         ``fisher``: parameter name -> tensor (what ``diagonal_fisher`` returns), a ``FisherTable``, or the name or path
-        of one. ``model``: of which encoder it is. Without it the names of the parameters have to tell, which those of
-        the encoders in ``klnorm_lib.sites.names`` do; for another encoder ``rates`` stays None until the method is
-        applied. Raises what :func:`klnorm_lib.sites.scores.site_scores` and
-        :func:`klnorm_lib.methods.rate_rules.rates_from_scores` raise, and ``FileNotFoundError``.
+        of one. ``model``: of which encoder it is; None: the model that ``diagonal_fisher`` saw. Where there is none (a
+        file), the names of the parameters have to tell, which those of the encoders in ``klnorm_lib.sites.names`` do;
+        for another encoder ``rates`` stays None until the method is applied. Raises what
+        :func:`klnorm_lib.sites.scores.site_scores` and :func:`klnorm_lib.methods.rate_rules.rates_from_scores` raise,
+        and ``FileNotFoundError``.
         """
         source = str(fisher) if isinstance(fisher, (str, PathLike)) else _name_of(fisher)
         method = cls(None, source, rule, p_upper, p_lower, aggregation, match_mean, seed)
         table = _table(fisher) if isinstance(fisher, (str, PathLike)) else fisher
         if model is None and not _known_by_name(table):
+            model = table.model() if isinstance(table, FisherTensors) else None
+            if model is not None:
+                return method.with_rates_from(table, model)
             later = dataclasses.replace(method, fisher=method.fisher or GIVEN)
             object.__setattr__(later, "_given", table)
             return later

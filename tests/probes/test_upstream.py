@@ -1,10 +1,15 @@
 """Which tensors are upstream of a dropout site, seen in a forward pass, is what the published names say, and more."""
 
+import dataclasses
+import gc
+import pickle
+
 import pytest
 import torch
 from torch import nn
 
 from klnorm_lib import GuidedDropout, apply, effective_rates, load
+from klnorm_lib.probes import diagonal_fisher
 from klnorm_lib.probes.fisher.table import FisherTable
 from klnorm_lib.probes.upstream import site_tensors, upstream_tensors
 from klnorm_lib.sites import dropout_sites, encoder_of
@@ -148,9 +153,18 @@ def test_rates_from_the_fisher_information_of_any_architecture(name, tmp_path):
     assert effective_rates(load(tmp_path)) == wanted.rates
 
 
-def test_a_copy_that_has_lost_its_tensors_says_so():
-    import dataclasses
+def test_what_diagonal_fisher_returns_knows_its_model():
+    model = architectures.build("text/gpt2")
+    fisher = diagonal_fisher(model, [architectures.batch("text/gpt2", model)], progress=False)
+    rates = GuidedDropout.from_fisher(fisher).rates
+    assert rates == GuidedDropout.from_fisher(dict(fisher), model=model).rates
+    assert type(pickle.loads(pickle.dumps(fisher))) is dict
+    del model
+    gc.collect()
+    assert GuidedDropout.from_fisher(fisher).rates is None
 
+
+def test_a_copy_that_has_lost_its_tensors_says_so():
     model = architectures.build("text/gpt2")
     copy = dataclasses.replace(GuidedDropout.from_fisher(random_fisher(model)), seed=4)
     with pytest.raises(ValueError, match=r"lost the Fisher information.*from_fisher\(fisher, model=model\)"):

@@ -15,6 +15,7 @@ from klnorm_lib.probes.fisher.batches import rows_of, take, to_device
 from klnorm_lib.probes.fisher.func import Func
 from klnorm_lib.probes.fisher.hooks import Hooks
 from klnorm_lib.probes.fisher.loop import Loop
+from klnorm_lib.probes.fisher.tensors import FisherTensors
 from klnorm_lib.sites.measuring import without_training
 
 METHODS = ("hooks", "func", "loop")
@@ -50,7 +51,7 @@ def diagonal_fisher(
     with FisherSum(model, loss, method) as fisher:
         for batch in _shown(batches, progress):
             fisher.add(batch)
-        return fisher.mean()
+        return FisherTensors(fisher.mean(), model)
 
 
 class FisherSum:
