@@ -57,7 +57,8 @@ def collect(model: nn.Module, layers: Iterable[nn.Module], step: int) -> dict[st
     of the schedules. For each method ``penalty_NAME`` and ``penalty_NAME_beta``, and where there is a KL for each
     feature, ``penalty_NAME_kl_per_feature``, its mean over features in nats, and ``penalty_NAME_active_units``, the
     number of features whose KL, averaged over the interval's examples, is above 0.01 nats. Layers of one method:
-    penalties and active units are summed, beta and the KL for each feature averaged.
+    penalties and active units are summed, beta and the KL for each feature averaged. A tuner of peft that penalises
+    itself has its name there too; what its own forward adds (AdaLoRA, Shadow) is not part of ``penalty``.
     """
     if "_klnorm_means" not in model.__dict__:
         return {}

@@ -70,6 +70,9 @@ class PenaltyLayer(nn.Module):
         self._repeats = min(samples, self.samples) if samples > 1 else 1
         self._grad_expected, self._positions = grad_expected, positions
 
+    def finish(self, model: nn.Module, outputs: object, as_tuple: bool) -> None:
+        """Add what is known only when ``model`` has given its ``outputs``; ``as_tuple``: they leave it in a tuple."""
+
     def compare(self, first: Tensor, second: Tensor) -> Tensor:
         """The weighted penalty, (), of the logits of two passes, each (batch, outputs); for a ``second_pass``."""
         raise TypeError(f"{type(self).__name__} does not say how it compares two passes; define compare(first, second)")
@@ -199,8 +202,8 @@ class Penalty(Tensor):
             )
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
-            if name in _SCALINGS and isinstance(result, Tensor):
-                return Penalty.wrap(result.as_subclass(Tensor), node)  # a scaled penalty is still the penalty
+            if isinstance(result, Tensor) and (name in _SCALINGS or (name in _SUMS and len(given) == 1)):
+                return Penalty.wrap(result.as_subclass(Tensor), node)  # scaled, or beside a number, it is still there
             return result.as_subclass(Tensor) if isinstance(result, Penalty) and result is not args[0] else result
 
 

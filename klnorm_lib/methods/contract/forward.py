@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from klnorm_lib.methods.contract.fresh_parts import check_fresh_parts
 from klnorm_lib.methods.contract.guards import check_whole, exporting, warn_in_evaluation, watch
+from klnorm_lib.methods.contract.tuners import warn_of_left_out
 from klnorm_lib.methods.monitoring import means_of
 from klnorm_lib.methods.passes import loss_and_logits, twice
 from klnorm_lib.methods.penalty import PenaltyLayer, penalty_layers
@@ -26,8 +27,8 @@ def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.B
     as_tuple = _name_outputs(model, given)
     if model.training and torch.is_grad_enabled():
         check_whole(model)
-        if not torch.compiler.is_compiling():
-            check_fresh_parts(model)
+        if not torch.compiler.is_compiling() and check_fresh_parts(model):
+            warn_of_left_out(model)
     mask, labels = given.arguments.get("attention_mask"), given.arguments.get("labels")
     samples = 1
     if labels is not None and model.training:
@@ -52,6 +53,8 @@ def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.B
             layer.enter(samples, torch.is_grad_enabled(), classified if layer.before_head else places)
         try:
             outputs = base_forward(*given.args, **given.kwargs)
+            for layer in layers:
+                layer.finish(model, outputs, as_tuple)
             penalties = [p for layer in layers for p in layer.penalties]
             for layer in layers:
                 if layer.penalties:
@@ -132,6 +135,8 @@ def _attach_penalty(model: nn.Module, outputs, total: Tensor | None, has_labels:
         if means is not None:
             means.add(penalty=total, **({} if loss is None else {"penalty_task_loss": loss}))
         loss = None if loss is None else loss + total
+        if means is not None and loss is not None:
+            model.__dict__["_klnorm_loss"] = loss.detach().clone()  # peft may add to it in place
         if total.requires_grad and not torch.compiler.is_compiling():
             watch(model, outputs if logits is None else logits, loss)
     elif loss is not None and loss.requires_grad and not torch.compiler.is_compiling():

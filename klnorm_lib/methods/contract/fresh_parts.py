@@ -75,16 +75,16 @@ def keep_fresh_parts(peft_model: nn.Module, inner: nn.Module, undo: Undo) -> lis
     return lines
 
 
-def check_fresh_parts(model: nn.Module) -> None:
+def check_fresh_parts(model: nn.Module) -> bool:
     """Look, once for each choice of adapters, for frozen parts that neither a checkpoint nor the adapter contains.
 
-    Adapters may come after ``apply``, and others may be made active. Raises ``RuntimeError`` for layers of methods and
-    for parts of a model with a head of which loading told that they were drawn at random; warns where that is not
-    certain.
+    Whether it looked. Adapters may come after ``apply``, and others may be made active. Raises ``RuntimeError`` for
+    layers of methods and for parts of a model with a head of which loading told that they were drawn at random; warns
+    where that is not certain.
     """
     active = tuple(name for m in model.modules() if (name := getattr(m, "_active_adapter", None)) is not None)
     if not active or str(active) == model.__dict__.get("_klnorm_adapters"):
-        return
+        return False
     model._klnorm_adapters = str(active)
     _check_applied(model, _names(active))
     fresh, known = _fresh(model, next(iter(getattr(model, "peft_config", {}).values()), None))
@@ -93,13 +93,14 @@ def check_fresh_parts(model: nn.Module) -> None:
     embeddings = _input_embeddings(model)  # peft saves those that were resized
     parts = [p for p in _parts(model, fresh | unsaved, unused=True) if model.get_submodule(p) is not embeddings]
     if not parts:
-        return
+        return True
     named = ", ".join(parts[:4]) + (" ..." if len(parts) > 4 else "")
     text = _LOST.format(parts=named, model=type(model).__name__, adapter=_names(active), names=parts)
     certain = known and model.base_model is not model
     if certain or any(id(p) in unsaved for path in parts for p in model.get_submodule(path).parameters()):
         raise RuntimeError(text)
     warnings.warn(text, stacklevel=2)
+    return True
 
 
 def _check_applied(model: nn.Module, adapter: str) -> None:

@@ -66,7 +66,7 @@ def _first_tensor(outputs: object) -> Tensor | None:
 def guard_encoder(model: nn.Module) -> None:
     """Have the encoder of ``model`` raise when it is trained without the model's forward, which has the penalty."""
     encoder = model.base_model
-    if encoder is model or not _has_penalty(model):
+    if encoder is model or not _has_penalty(model) or hasattr(encoder, "_klnorm_model"):
         return
     encoder._klnorm_open, encoder._klnorm_model = False, type(model).__name__
     encoder.register_forward_pre_hook(_refuse_alone)

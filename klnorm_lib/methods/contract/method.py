@@ -20,6 +20,7 @@ from klnorm_lib.methods.contract import steps
 from klnorm_lib.methods.contract.fresh_parts import adapter_hosts, is_peft, keep_fresh_parts
 from klnorm_lib.methods.contract.guards import guard_encoder, modules_to_keep
 from klnorm_lib.methods.contract.model_class import keep_in_adapter, regularised, save_methods_with, swap_class
+from klnorm_lib.methods.contract.tuners import penalise_tuners
 from klnorm_lib.methods.contract.undo import undo_on_error
 from klnorm_lib.methods.penalty import Penalty, PenaltyLayer, penalty_layers
 from klnorm_lib.methods.precision import check_trained_weights
@@ -140,8 +141,9 @@ def apply(model: nn.Module, *methods: Method) -> Report:
     ``Trainer`` when a schedule is used. Sets ``accepts_loss_kwargs = False``, without which the stock ``Trainer``
     does not divide a classification loss by the accumulation steps. Parts of a peft model's base that were drawn at
     random and that peft freezes join ``modules_to_save`` of its active adapter; the report names them. Where
-    adapters come after ``apply``, such parts raise ``RuntimeError`` at the first training forward. Warns of trained
-    weights in bfloat16.
+    adapters come after ``apply``, such parts raise ``RuntimeError`` at the first training forward. The penalty
+    of a tuner that peft leaves to the user (KaSA, MonteCLoRA) joins the loss as well. Warns of trained weights in
+    bfloat16.
 
     Raises ``TypeError`` for something that is not a method or not a Hugging Face model, ``ValueError`` when a
     method matched nothing, two methods change the same layer, methods were applied before, or weights that would be
@@ -154,6 +156,15 @@ def apply(model: nn.Module, *methods: Method) -> Report:
 def apply_saved(model: nn.Module, *methods: Method) -> Report:
     """As :func:`apply`, for a model whose trained weights are being loaded."""
     return _apply(model, methods, "attach_saved")
+
+
+def penalise_adapter(model: nn.Module, report: Report) -> None:
+    """Add the penalties of an adapter that was loaded into ``model`` after its methods had been applied."""
+    inner = unwrap(model)
+    outers = _wrappers(model, inner)
+    report.changed += penalise_tuners(adapter_hosts(outers, inner), outers, inner)
+    report.callbacks = report.callbacks or callbacks_for(report._layers)
+    guard_encoder(inner)
 
 
 def _apply(model: nn.Module, methods: tuple[Method, ...], how: str) -> Report:
@@ -187,23 +198,28 @@ def _apply(model: nn.Module, methods: tuple[Method, ...], how: str) -> Report:
         inner._klnorm_methods = methods
         inner._klnorm_auxiliary = None
         inner._klnorm_pending = False
-        inner._klnorm_added = modules_to_keep(inner)
         for outer in outers:
             outer.accepts_loss_kwargs = False
             if is_peft(outer):
                 save_methods_with(outer)
         for host in hosts:
             keep_in_adapter(host, inner, undo)
+        changed += penalise_tuners(hosts, outers, inner)
+        inner._klnorm_added = modules_to_keep(inner)
     guard_encoder(inner)
     steps.watch(inner)
 
     layers = functools.partial(penalty_layers, inner)  # not a closure: it is copied and pickled with the model
-    callbacks = []
-    if layers():
-        from klnorm_lib.methods.callback import PenaltyCallback
+    return Report(changed, added, callbacks_for(layers), layers)
 
-        callbacks.append(PenaltyCallback(layers))
-    return Report(changed, added, callbacks, layers)
+
+def callbacks_for(layers: Callable[[], list[PenaltyLayer]]) -> list:
+    """What a Trainer needs for the ``layers`` of a model: nothing where there are none."""
+    if not layers():
+        return []
+    from klnorm_lib.methods.callback import PenaltyCallback
+
+    return [PenaltyCallback(layers)]
 
 
 def auxiliary_loss(model: nn.Module) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import nn
 
-from klnorm_lib.methods.contract.method import apply_saved
+from klnorm_lib.methods.contract.method import apply_saved, penalise_adapter
 from klnorm_lib.methods.contract.model_class import save_methods_with
 from klnorm_lib.methods.loading.files import read_json
 from klnorm_lib.methods.loading.plain import plain
@@ -38,6 +38,7 @@ def load_adapter(path: Path, methods: list) -> nn.Module:
         raise ValueError(f"the adapter in {path} lacks {error}; save it again") from error
     _check_complete(model, path)
     save_methods_with(model)
+    penalise_adapter(model, report)
     model.klnorm_report = report
     return model
 
