@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from klnorm_lib.methods.contract.fresh_parts import check_fresh_parts
 from klnorm_lib.methods.contract.guards import check_whole, exporting, warn_in_evaluation, watch
+from klnorm_lib.methods.contract.left_padding import warn_of_left_padding
 from klnorm_lib.methods.contract.tuners import warn_of_left_out
 from klnorm_lib.methods.monitoring import means_of
 from klnorm_lib.methods.passes import loss_and_logits, twice
@@ -27,6 +28,7 @@ def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.B
         check_whole(model)
         if not torch.compiler.is_compiling() and check_fresh_parts(model):
             warn_of_left_out(model)
+    warn_of_left_padding(model, base_forward, given)
     mask, labels = _mask(model, given), given.arguments.get("labels")
     samples = 1
     if labels is not None and model.training:

@@ -198,6 +198,7 @@ def _apply(model: nn.Module, methods: tuple[Method, ...], how: str) -> Report:
         inner._klnorm_methods = methods
         inner._klnorm_auxiliary = None
         inner._klnorm_pending = False
+        inner._klnorm_seen = set()  # of what is looked at once; the replicas of DataParallel share it
         for outer in outers:
             outer.accepts_loss_kwargs = False
             if is_peft(outer):
