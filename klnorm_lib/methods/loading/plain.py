@@ -24,8 +24,8 @@ def base_config(config_path: Path):
     if settings.get("auto_map"):
         raise code_refused(config_path, "transformers")
     raise ValueError(
-        f"{config_path}/config.json has the model type {model_type!r}, which transformers {transformers.__version__} does "
-        "not have; install a version that does"
+        f"{config_path}/config.json has the model type {model_type!r}, which transformers "
+        f"{transformers.__version__} does not have; install a version that does"
     )
 
 
