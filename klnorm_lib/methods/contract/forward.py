@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from klnorm_lib.methods.contract.fresh_parts import check_fresh_parts
-from klnorm_lib.methods.contract.guards import check_whole, exporting, warn_in_evaluation, watch
+from klnorm_lib.methods.contract.guards import check_divided, check_whole, exporting, warn_in_evaluation, watch
 from klnorm_lib.methods.contract.left_padding import warn_of_left_padding
 from klnorm_lib.methods.contract.tuners import warn_of_left_out
 from klnorm_lib.methods.monitoring import means_of
@@ -26,8 +26,10 @@ def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.B
     as_tuple = _name_outputs(model, given)
     if model.training and torch.is_grad_enabled():
         check_whole(model)
-        if not torch.compiler.is_compiling() and check_fresh_parts(model):
-            warn_of_left_out(model)
+        if not torch.compiler.is_compiling():
+            check_divided(given)
+            if check_fresh_parts(model):
+                warn_of_left_out(model)
     warn_of_left_padding(model, base_forward, given)
     mask, labels = _mask(model, given), given.arguments.get("labels")
     samples = 1
