@@ -34,7 +34,7 @@ from klnorm_lib.methods.contract.method import TRAINING_ONLY, Method
 from klnorm_lib.methods.contract.undo import add_module, undo_later
 from klnorm_lib.methods.origin import check_tensors
 from klnorm_lib.sites.parameters import Named, pretrained_parameters
-from klnorm_lib.sites.walk import encoder_of, unwrap
+from klnorm_lib.sites.walk import bare_parameters, encoder_of, unwrap
 
 _LAYER = re.compile(r"(?:.+\.)?layers?\.\d+(?=\.)")
 _OF_NO_USE = "Child-Tuning chooses among weights that train, leave it out"
@@ -83,7 +83,7 @@ class ChildTuning(Method):
         from klnorm_lib.probes import diagonal_fisher
 
         found = in_layers(unwrap(model))
-        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        names = {id(parameter): name for name, parameter in bare_parameters(model).items()}
         fisher = diagonal_fisher(model, batches, progress=False)
         prepared = dataclasses.replace(self)
         kept = highest([fisher[names[id(each.parameter)]] for each in found], self.keep)

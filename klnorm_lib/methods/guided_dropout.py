@@ -31,7 +31,7 @@ from klnorm_lib.probes.upstream import site_tensors
 from klnorm_lib.sites import dropout_sites
 from klnorm_lib.sites.names import tensor_sites
 from klnorm_lib.sites.scores import AGGREGATIONS, site_scores
-from klnorm_lib.sites.walk import encoder_of
+from klnorm_lib.sites.walk import bare_parameters, encoder_of
 
 TASK = "task"
 GIVEN = "given tensors"  # of an encoder whose sites only a model shows
@@ -232,6 +232,6 @@ def _of_encoder(model: nn.Module, fisher: Mapping[str, Tensor]) -> dict[str, Ten
     inside = {id(parameter): name for name, parameter in encoder_of(model).named_parameters()}
     return {
         inside[id(parameter)]: fisher[name]
-        for name, parameter in model.named_parameters()
+        for name, parameter in bare_parameters(model).items()
         if id(parameter) in inside and name in fisher
     }

@@ -64,10 +64,10 @@ def _totals(fisher: Mapping[str, Any]) -> dict[str, tuple[float, int]]:
     }
     if not totals:
         raise ValueError("the Fisher is empty; compute it with klnorm_lib.probes.diagonal_fisher(model, batches)")
-    bad = [name for name, (total, count) in totals.items() if not (math.isfinite(total) and total >= 0 and count > 0)]
+    bad = [name for name, (total, count) in totals.items() if not (math.isfinite(total) and total >= 0)]
     if bad:
         raise ValueError(
-            f"the Fisher of {', '.join(bad[:5])} is negative, not finite or empty; it is a mean of squared gradients, "
+            f"the Fisher of {', '.join(bad[:5])} is negative or not finite; it is a mean of squared gradients, "
             "so compute it again, in float32"
         )
     return totals
@@ -96,10 +96,11 @@ def _under_names_of_the_encoder(
 
 
 def _aggregate(tensors: list[tuple[float, int]], aggregation: str) -> float:
+    tensors = [(total, count) for total, count in tensors if count]  # one without elements has no mean
     if aggregation == "tensor_mean":
-        return math.fsum(total / count for total, count in tensors) / len(tensors)
+        return math.fsum(total / count for total, count in tensors) / max(1, len(tensors))
     mass = math.fsum(total for total, _ in tensors)
-    return mass / sum(count for _, count in tensors) if aggregation == "mass" else mass
+    return mass / max(1, sum(count for _, count in tensors)) if aggregation == "mass" else mass
 
 
 def _check_whole(groups: Mapping[str, Mapping[str, Any]]) -> None:

@@ -31,6 +31,34 @@ def unwrap(model: nn.Module) -> nn.Module:
     return inner
 
 
+def opened(model: nn.Module) -> nn.Module:
+    """``model`` without what ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile`` put around it.
+
+    peft stays around: prompts are added in its forward. Unlike :func:`unwrap` it takes any module.
+    """
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(model._modules.get("_orig_mod"), nn.Module):
+            model = model._orig_mod
+        else:
+            return model
+
+
+def bare_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of ``model``, each once, by the names that they have without any wrapper.
+
+    Taken off is what peft, ``DataParallel`` and ``torch.compile`` put before them (``base_model.model.``, ``module.``,
+    ``_orig_mod.``). What a wrapper adds itself, as peft does with prompts, keeps the name that it has there.
+    """
+    outer = opened(model)
+    try:
+        inside = {id(p): name for name, p in unwrap(outer).named_parameters()}
+    except TypeError:  # a model of one's own
+        inside = {}
+    return {inside.get(id(p), name).replace("_orig_mod.", ""): p for name, p in outer.named_parameters()}
+
+
 def encoder_of(model: nn.Module) -> nn.Module:
     """The encoder without its head, e.g. ``model.bert``; a bare encoder is its own.
 

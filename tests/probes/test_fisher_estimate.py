@@ -62,8 +62,9 @@ def test_it_is_the_fisher_information_of_the_models_own_loss(kind, text, tmp_pat
     assert len(origin["sha256"]) == len(origin["corpora"]["wiki"]) == 64
 
 
-def test_interrupted_and_resumed_is_uninterrupted(small, text, tmp_path, monkeypatch):
-    estimate(config(small, text, tmp_path / "whole"), progress=False)
+@pytest.mark.parametrize("method", ["loop", "hooks"])
+def test_interrupted_and_resumed_is_uninterrupted(small, text, tmp_path, monkeypatch, method):
+    estimate(config(small, text, tmp_path / "whole", method=method), progress=False)
     true, calls = module._block, []
 
     def tripping(*arguments):
@@ -75,9 +76,9 @@ def test_interrupted_and_resumed_is_uninterrupted(small, text, tmp_path, monkeyp
     monkeypatch.setattr(module, "_block", tripping)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            estimate(config(small, text, tmp_path / "parts"), progress=False)
+            estimate(config(small, text, tmp_path / "parts", method=method), progress=False)
         assert not (tmp_path / "parts/table.json").exists()
-    estimate(config(small, text, tmp_path / "parts"), progress=False)
+    estimate(config(small, text, tmp_path / "parts", method=method), progress=False)
     assert len(calls) == 6, "four blocks, two of them twice"
     for one, other in zip(files(tmp_path / "whole"), files(tmp_path / "parts"), strict=True):
         if isinstance(one.get("tensors"), (dict, list)):

@@ -123,6 +123,34 @@ def test_half_precision_is_added_up_in_single():
 
 
 @pytest.mark.parametrize("method", ["hooks", "func", "loop"])
+def test_double_precision_is_kept_until_the_end(method):
+    """So that what is tiny but no rounding is not lost in it."""
+    model, batch = language.build("bert").double(), language.batch("masked", 4, 10)
+    with FisherSum(model, method=method) as fisher:
+        fisher.add(batch)
+        sums, found = fisher.sums, fisher.mean()
+    assert all(v.dtype == torch.float64 for v in sums.values())
+    assert all(v.dtype == torch.float32 for v in found.values())
+    keys = [v for n, v in sums.items() if n.endswith("key.bias")]
+    assert all(v.max() < 1e-28 for v in keys), "zero but for the rounding of doubles"
+
+
+@pytest.mark.parametrize("method", ["hooks", "func", "loop"])
+def test_sums_begin_anew(method):
+    model, (first, second) = language.build("deberta-v2"), language.batches("deberta-v2")
+    with FisherSum(model, method=method) as fisher:
+        fisher.prepare(first)
+        fisher.add(first)
+        fisher.clear()
+        assert fisher.sequences == 0
+        assert not any(v.any() for v in fisher.sums.values())
+        fisher.add(second)
+        found = fisher.mean()
+    true = diagonal_fisher(model, [second], method="loop", progress=False)
+    assert max(language.apart(found, true).values()) < AGREE
+
+
+@pytest.mark.parametrize("method", ["hooks", "func", "loop"])
 def test_sums_can_be_taken_batch_by_batch(method):
     model, batches = language.build("gpt2"), language.batches("gpt2")
     with FisherSum(model, method=method) as fisher:

@@ -7,8 +7,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+from klnorm_lib import L2SP, VIB, KLNorm, RDrop, apply
 from klnorm_lib.probes import diagonal_fisher
 from klnorm_lib.probes.fisher import FisherSum
+from klnorm_lib.probes.fisher.table import FisherTable
 from tests.probes import language
 
 METHODS = ("hooks", "func", "loop")
@@ -211,6 +213,119 @@ def test_only_an_adapter_is_trained():
     found, true = (diagonal_fisher(model, batches, method=m, progress=False) for m in ("hooks", "loop"))
     assert {n.split(".")[-3] for n in found} == {"lora_A", "lora_B"}
     assert max(language.apart(found, true).values()) < 1e-5
+
+
+def test_what_is_wrapped_around_a_model_is_looked_into():
+    """DataParallel, torch.compile, distributed training and adapters, with the names of the model inside."""
+    model, batches = language.build("bert"), language.batches("bert")
+    true = diagonal_fisher(model, batches, method="loop", progress=False)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = {
+            "parallel": nn.DataParallel(model),
+            "distributed": nn.parallel.DistributedDataParallel(model),
+            "compiled": torch.compile(model),
+            "both": nn.DataParallel(torch.compile(model)),
+        }
+        for outer in wrapped.values():
+            before = [m.training for m in outer.modules()]
+            for method in METHODS:
+                found = diagonal_fisher(outer, batches, method=method, progress=False)
+                assert list(found) == list(true)
+                assert max(language.apart(found, true).values()) < 1e-5
+            assert [m.training for m in outer.modules()] == before
+    finally:
+        torch.distributed.destroy_process_group()
+    model.bert.encoder.layer[0].compile()
+    model.bert.encoder.layer[1] = torch.compile(model.bert.encoder.layer[1])
+    found = diagonal_fisher(model, batches, progress=False)
+    assert list(found) == list(true)
+    assert max(language.apart(found, true).values()) < 1e-5
+
+
+@pytest.mark.parametrize("wrap", [lambda m: m, nn.DataParallel, torch.compile])
+def test_an_adapters_parameters_have_the_names_of_the_model_inside(wrap):
+    model = wrap(get_peft_model(language.build("bert"), LoraConfig(r=2, target_modules=["query"])))
+    found, true = (diagonal_fisher(model, language.batches("bert"), method=m, progress=False) for m in METHODS[::2])
+    assert all(name.startswith("bert.encoder.layer.") for name in found)
+    assert {name.rsplit(".query.")[1] for name in found} == {"lora_A.default.weight", "lora_B.default.weight"}
+    assert max(language.apart(found, true).values()) < 1e-5
+
+
+class Beside(nn.Module):
+    """A layer, and parameters without elements beside it: some that are used, one that is not."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.none = inner, nn.Linear(0, language.WIDTH, bias=False)
+        self.unused, self.table = nn.Parameter(torch.empty(0)), nn.Embedding(4, 0)
+
+    def forward(self, x):
+        nothing = torch.cat([x[..., :0], self.table(torch.zeros(x.shape[:-1], dtype=torch.long))], -1)
+        return self.inner(x) + self.none(nothing)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("method", METHODS)
+def test_parameters_without_elements_are_there_without_any(method):
+    model, batches = language.build("bert"), language.batches("bert")
+    true = diagonal_fisher(model, batches, method="loop", progress=False)
+    model.bert.encoder.layer[0].output.dense = Beside(model.bert.encoder.layer[0].output.dense)
+    found = diagonal_fisher(model, batches, method=method, progress=False)
+    assert list(found) == [n for n, _ in model.named_parameters()]
+    empty = {n for n, v in found.items() if not v.numel()}
+    assert {n.split("dense.")[1] for n in empty} == {"none.weight", "unused", "table.weight"}
+    full = {n.replace("dense.inner", "dense"): v for n, v in found.items() if v.numel()}
+    assert max(language.apart({n: full[n] for n in true}, true).values()) < 1e-5
+    table = FisherTable.of(found)
+    assert all((table[n].sum, table[n].numel, table[n].mean) == (0.0, 0, 0.0) for n in empty)
+    model.requires_grad_(False)
+    model.bert.encoder.layer[0].output.dense.unused.requires_grad_(True)
+    with pytest.raises(ValueError, match="requires a gradient"):
+        diagonal_fisher(model, batches, method=method, progress=False)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ways_of_training_do_not_matter(method):
+    """Gradient checkpointing, inputs that ask for gradients, and sparse gradients."""
+    model, batches = language.build("bert"), language.batches("bert")
+    true = diagonal_fisher(model, batches, method="loop", progress=False)
+    model.gradient_checkpointing_enable()
+    model.bert.embeddings.token_type_embeddings.sparse = True
+    found = diagonal_fisher(model, batches, method=method, progress=False)
+    assert max(language.apart(found, true).values()) < 1e-5
+    assert model.is_gradient_checkpointing
+    model.enable_input_require_grads()
+    found = diagonal_fisher(model, batches, method=method, progress=False)
+    assert max(language.apart(found, true).values()) < 1e-5
+
+
+PENALTIES = {
+    "pooled": (KLNorm(beta=1.0, form="C"),),
+    "internal": (KLNorm(beta=1.0, placement="internal"),),
+    "vib": (VIB(beta=1.0),),
+    "both": (L2SP(0.1), RDrop(1.0)),
+}
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_a_penalty_is_not_part_of_the_loss(name):
+    model, batch = language.build("bert-classifier"), language.batch("classification", 4, 8)
+    apply(model, *PENALTIES[name])
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    modes = [m.training for m in model.modules()]
+
+    def loss(model, batch):
+        logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        return nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
+
+    true = diagonal_fisher(model, [batch], loss, "loop", progress=False)
+    for method in METHODS:
+        found = diagonal_fisher(model, [batch], method=method, progress=False)
+        assert max(language.apart(found, true).values()) < 1e-5
+    assert [m.training for m in model.modules()] == modes
 
 
 def test_a_fisher_sum_outside_of_its_context_is_refused():

@@ -71,7 +71,10 @@ BROKEN = {
     "empty": ('{"format": 1, "provenance": {}, "tensors": {}}', "has no tensor"),
     "negative": ('{"format": 1, "provenance": {}, "tensors": {"w": {"sum": -1, "numel": 2}}}', "w sums to -1"),
     "not a number": ('{"format": 1, "provenance": {}, "tensors": {"w": {"sum": NaN, "numel": 2}}}', "w sums to nan"),
-    "no elements": ('{"format": 1, "provenance": {}, "tensors": {"w": {"sum": 1, "numel": 0}}}', "0 elements"),
+    "no elements": (
+        '{"format": 1, "provenance": {}, "tensors": {"w": {"sum": 1, "numel": 0}}}',
+        "w is said to have 0 elements, and a sum of 1",
+    ),
 }
 
 

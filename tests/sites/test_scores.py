@@ -151,10 +151,19 @@ def test_a_fisher_with_holes_is_refused():
 def test_values_that_no_square_can_have(value):
     fisher = random_fisher(zoo.build("bert"))
     fisher["bert.embeddings.LayerNorm.bias"] = torch.full((32,), value)
-    with pytest.raises(ValueError, match="negative, not finite or empty"):
+    with pytest.raises(ValueError, match="negative or not finite"):
         site_scores(fisher)
 
 
 def test_unknown_aggregation():
     with pytest.raises(ValueError, match="unknown aggregation 'mean'; choose one of tensor_mean, mass, sum"):
         site_scores(random_fisher(zoo.build("bert")), "mean")
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_a_tensor_without_elements_counts_for_nothing(aggregation):
+    fisher = random_fisher(zoo.build("bert"))
+    with_empty = {**fisher, "bert.embeddings.token_type_embeddings.weight": torch.zeros(0, 32)}
+    without = {n: f for n, f in fisher.items() if "token_type" not in n}
+    assert site_scores(with_empty, aggregation) == site_scores(without, aggregation)
+    assert site_scores(FisherTable.of(with_empty), aggregation) == pytest.approx(site_scores(without, aggregation))

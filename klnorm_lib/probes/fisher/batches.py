@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import accumulate
+from operator import mul
 from typing import Any
 
 import torch
@@ -32,3 +34,25 @@ def take(batch: Mapping[str, Any], rows: Tensor | slice) -> dict[str, Any]:
 def one_row(batch: Mapping[str, Any], index: int, rows: int) -> dict[str, Any]:
     """The batch of one sequence."""
     return take(batch, slice(index, index + 1)) if rows > 1 else dict(batch)
+
+
+def unlike_rows(batch: Mapping[str, Any], rows: int, number: int) -> dict[str, Any]:
+    """``number`` of the ``rows`` sequences, from the shortest to the longest by ``attention_mask``; twice if few."""
+    mask = batch.get("attention_mask")
+    order = torch.arange(rows)
+    if isinstance(mask, Tensor) and mask.dim() > 1:
+        order = mask.ne(0).flatten(1).sum(1).argsort(stable=True).cpu()
+    chosen = order[(torch.arange(number) * (rows - 1) / max(1, number - 1)).round().long()]
+    device = next(v.device for v in batch.values() if isinstance(v, Tensor))
+    return take(batch, chosen.to(device))
+
+
+def token_counts(batch: Mapping[str, Any]) -> set[int]:
+    """How many tokens (frames, or elements) a sequence has, by the tensors of the batch."""
+    shapes = (v.shape[1:] for v in batch.values() if isinstance(v, Tensor) and v.dim() > 1)
+    return {count for shape in shapes for count in accumulate(shape, mul)}
+
+
+def shapes(batch: Mapping[str, Any]) -> tuple:
+    """What a row of each tensor looks like, to tell batches of another length or make."""
+    return tuple(sorted((k, tuple(v.shape[1:])) for k, v in batch.items() if isinstance(v, Tensor) and v.dim()))

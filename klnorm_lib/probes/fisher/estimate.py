@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from klnorm_lib.encoders.corruption import Corruption
 from klnorm_lib.encoders.language_model import load_language_model
 from klnorm_lib.encoders.sources import portable
 from klnorm_lib.encoders.windows import checksums, corpus, windows
+from klnorm_lib.probes.fisher.core import FisherSum
 from klnorm_lib.probes.fisher.partial import Partial
 from klnorm_lib.probes.fisher.table import FisherTable, save_fisher, without_prefix
 
@@ -92,12 +93,14 @@ def estimate(config: FisherConfig, machine: Mapping[str, Any] | None = None, pro
 
     columns = (TextColumn("Fisher information"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     out.mkdir(parents=True, exist_ok=True)
-    with Progress(*columns, disable=not progress) as bar:
+    with FisherSum(model, method=config.method) as fisher, Progress(*columns, disable=not progress) as bar:
         task = bar.add_task("", total=config.n, completed=partial.done)
         try:
+            # How it is computed is found out on the first sequences, also by a run that goes on from later ones.
+            fisher.prepare(next(_batches(model, text, range(min(config.n, config.block)), corrupt, config)))
             while result.done < config.n:
                 block = range(result.done, min(config.n, result.done + config.block))
-                found, predicted = _block(model, text, block, corrupt, config)
+                found, predicted = _block(fisher, text, block, corrupt, config)
                 result = partial.plus(found, predicted, len(block))
                 if len(block) == config.block:  # a last, shorter one is not built on
                     partial = result
@@ -134,22 +137,29 @@ def provenance(config: FisherConfig, weights: Mapping[str, Any]) -> dict[str, An
 
 
 def _block(
-    model: nn.Module, text: list[list[int]], block: range, corrupt: Corruption, config: FisherConfig
+    fisher: FisherSum, text: list[list[int]], block: range, corrupt: Corruption, config: FisherConfig
 ) -> tuple[dict[str, Tensor], int]:
     """Mean squared gradients over the sequences of a block, and how many tokens were predicted."""
-    from klnorm_lib.probes.fisher import diagonal_fisher
+    fisher.clear()
+    shift = corrupt.kind == "causal"  # of which the first token is not predicted
+    predicted = 0
+    for batch in _batches(fisher.model, text, block, corrupt, config):
+        fisher.add(batch)
+        predicted += int((batch["labels"][:, shift:] != -100).sum())
+    return fisher.mean(), predicted
 
+
+def _batches(
+    model: nn.Module, text: list[list[int]], block: range, corrupt: Corruption, config: FisherConfig
+) -> Iterator[dict[str, Tensor]]:
+    """The batches of a block of sequences."""
     device = next(model.parameters()).device
-    batches = []
     for first in range(block.start, block.stop, config.batch_size):
         batch = corrupt(text[first : min(first + config.batch_size, block.stop)], first)
         batch = {key: value.to(device) for key, value in batch.items()}
         if config.labels == "model":
             batch["labels"] = drawn_labels(model, batch, config.seed, first)
-        batches.append(batch)
-    shift = corrupt.kind == "causal"  # of which the first token is not predicted
-    predicted = sum(int((b["labels"][:, shift:] != -100).sum()) for b in batches)
-    return diagonal_fisher(model, batches, method=config.method, progress=False), predicted
+        yield batch
 
 
 @torch.no_grad()

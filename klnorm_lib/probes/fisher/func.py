@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from klnorm_lib.probes.fisher.losses import Loss
+from klnorm_lib.probes.fisher.squares import zeros_for
 
 CHUNK_BYTES = 2**28  # of gradients kept at once, at least one sequence's
 
@@ -22,8 +24,10 @@ class Func:
 
     def __init__(self, model: nn.Module, loss: Loss, parameters: Mapping[str, nn.Parameter]) -> None:
         self.parameters = dict(parameters)
-        self.sums = {n: torch.zeros(p.shape, dtype=torch.float32, device=p.device) for n, p in parameters.items()}
+        self.sums = zeros_for(parameters)
         self._module = _WithLoss(model, loss)
+        inside = {id(p): n for n, p in self._module.named_parameters()}
+        self._inside = {name: inside[id(p)] for name, p in parameters.items()}
         bytes_each = sum(p.numel() * max(4, p.element_size()) for p in parameters.values())
         self._chunk = max(1, CHUNK_BYTES // max(1, bytes_each))
 
@@ -31,11 +35,12 @@ class Func:
         """Add the ``rows`` sequences of ``batch``; returns their losses, (rows,)."""
         tensors = {k: v for k, v in batch.items() if isinstance(v, Tensor) and v.dim()}
         others = {k: v for k, v in batch.items() if k not in tensors}
-        values = {f"model.{n}": p.detach() for n, p in self.parameters.items()}
+        values = {self._inside[n]: p.detach() for n, p in self.parameters.items()}
 
         def loss_of_one(values: dict[str, Tensor], row: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             row = {k: v.unsqueeze(0) for k, v in row.items()} | others
-            loss = torch.func.functional_call(self._module, values, (row,))
+            with _NoRequests():
+                loss = torch.func.functional_call(self._module, values, (row,))
             if loss.shape != (1,):
                 raise ValueError(f"the loss of one sequence must have shape (1,), got {tuple(loss.shape)}")
             return loss.squeeze(0), loss.squeeze(0).detach()
@@ -47,9 +52,14 @@ class Func:
             for begin in range(0, rows, self._chunk):
                 slopes, loss = slopes_of(values, {k: v[begin : begin + self._chunk] for k, v in tensors.items()})
                 for name, total in self.sums.items():
-                    total.add_(slopes.pop(f"model.{name}").float().square().sum(0))
+                    total.add_(slopes.pop(self._inside[name]).to(total.dtype).square().sum(0))
                 losses.append(loss)
         return torch.cat(losses)
+
+    def clear(self) -> None:
+        """Begin sums anew."""
+        for total in self.sums.values():
+            total.zero_()
 
     def close(self) -> None:
         """Nothing was attached to the model."""
@@ -64,6 +74,13 @@ class _WithLoss(nn.Module):
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
         return self.loss(self.model, batch)
+
+
+class _NoRequests(TorchFunctionMode):
+    """Passes requests for a gradient by, as checkpointing makes at the embeddings: inside of a map they are errors."""
+
+    def __torch_function__(self, func: Callable, types, args=(), kwargs=None):
+        return args[0] if func is Tensor.requires_grad_ else func(*args, **(kwargs or {}))
 
 
 @contextmanager

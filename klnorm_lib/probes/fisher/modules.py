@@ -15,18 +15,18 @@ Contribution = Product | Rows | Tensor  # a tensor (B, *shape) is the gradients 
 
 @dataclass(frozen=True)
 class Tokens:
-    """How the tokens of a module's input belong to sequences: all as many, unless ``offsets`` say otherwise."""
+    """How the tokens of a module's input belong to sequences: all as many, unless ``offsets`` say otherwise.
+
+    ``dtype``: in which gradients are computed.
+    """
 
     sequences: int
     offsets: list[int] | None = None
-
-    def fit(self, x: Tensor) -> bool:
-        """Whether x can be (B, ..., D), or all tokens of all sequences one after the other, (B T, D)."""
-        return x.dim() > 1 and (len(x) == self.sequences or (x.dim() == 2 and len(x) % self.sequences == 0 < len(x)))
+    dtype: torch.dtype = torch.float32
 
     def flat(self, x: Tensor) -> Tensor:
-        """(B, ..., D), or (N, D) with offsets, as (N, D) in float32."""
-        return x.reshape(-1, x.shape[-1]).float()
+        """(B, ..., D), or (N, D) with offsets, as (N, D)."""
+        return x.reshape(-1, x.shape[-1]).to(self.dtype)
 
     def starts(self, flat: Tensor) -> list[int]:
         """Where each sequence begins in (N, D), and N."""
@@ -97,16 +97,17 @@ def embedding(padding: int | None, ids: Tensor, delta: Tensor, tokens: Tokens) -
 def layer_norm(module: nn.LayerNorm, x: Tensor, delta: Tensor, tokens: Tokens) -> Iterator[tuple[str, Contribution]]:
     """y = w x̂ + b: the sum of delta x̂, and the sum of delta."""
     wanted, shape = module._parameters, module.normalized_shape
-    standard = torch.native_layer_norm(x.float(), shape, None, None, module.eps)[0]
-    yield from _scaled(standard, delta.float(), tokens, len(shape), wanted)
+    standard = torch.native_layer_norm(x.to(tokens.dtype), shape, None, None, module.eps)[0]
+    yield from _scaled(standard, delta.to(tokens.dtype), tokens, len(shape), wanted)
 
 
 def rms_norm(module: nn.Module, x: Tensor, delta: Tensor, tokens: Tokens) -> Iterator[tuple[str, Contribution]]:
     """y = w x / rms(x), or (1 + w) x / rms(x): the sum of delta x / rms(x)."""
     over = tuple(range(-module.weight.dim(), 0))
     eps = _eps(module) or torch.finfo(x.dtype).eps
-    standard = x.float() * (x.float().square().mean(over, keepdim=True) + eps).rsqrt()
-    yield from _scaled(standard, delta.float(), tokens, len(over), module._parameters)
+    wide = x.to(tokens.dtype)
+    standard = wide * (wide.square().mean(over, keepdim=True) + eps).rsqrt()
+    yield from _scaled(standard, delta.to(tokens.dtype), tokens, len(over), module._parameters)
 
 
 def _scaled(standard: Tensor, delta: Tensor, tokens: Tokens, dims: int, wanted) -> Iterator[tuple[str, Contribution]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from klnorm_lib.probes.fisher.losses import IGNORED, inputs_of
+from klnorm_lib.probes.fisher.losses import IGNORED, bare, inputs_of, wide
 
 
 class Selection:
@@ -21,7 +21,7 @@ class Selection:
         labels = batch["labels"][:, 1:] if kind == "causal" else batch["labels"]
         self.kind, self.batch, self.shape = kind, batch, batch["labels"].shape
         self.sequence, self.position = (labels != IGNORED).nonzero(as_tuple=True)
-        self.labels = labels[self.sequence, self.position]
+        self.labels = labels[self.sequence, self.position].long()
         self.counts = torch.bincount(self.sequence, minlength=len(labels))
         self.offsets = [0, *self.counts.cumsum(0).tolist()]
 
@@ -36,13 +36,13 @@ class Selection:
         logits = model(**inputs_of(self.kind, model, self.batch)).logits
         if logits.shape[:-1] != self.labels.shape:
             raise ValueError(f"logits of shape {tuple(logits.shape)} for {len(self.labels)} selected tokens")
-        each = F.cross_entropy(logits.float(), self.labels, reduction="none")
+        each = F.cross_entropy(wide(logits), self.labels, reduction="none")
         sums = each.new_zeros(len(self.counts)).index_add(0, self.sequence, each)
         return sums / self.counts
 
 
 def output_layer(model: nn.Module) -> nn.Module | None:
     """The linear layer that makes a language model's logits, or None."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = bare(model)
     layer = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
     return layer if isinstance(layer, nn.Linear) else None

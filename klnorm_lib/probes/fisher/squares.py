@@ -7,10 +7,12 @@ A matrix parameter's gradient for sequence n is a product over its tokens, left_
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 WHOLE = 2**20  # elements of a parameter up to which one buffer has a whole gradient; above, blocks that fit caches
 BLOCK = 2**18
@@ -19,7 +21,7 @@ ON_ACCELERATOR = 2**26  # elements of gradients that an accelerator multiplies a
 
 @dataclass(frozen=True)
 class Product:
-    """Gradient left_n^T right_n: left (N, R), right (N, C), float32, for a parameter of shape (R, C)."""
+    """Gradient left_n^T right_n: left (N, R), right (N, C), for a parameter of shape (R, C)."""
 
     left: Tensor
     right: Tensor
@@ -33,6 +35,17 @@ class Rows:
     index: Tensor
     values: Tensor
     sequence: Tensor
+
+
+def accumulated(parameters: Mapping[str, nn.Parameter]) -> torch.dtype:
+    """The type in which squares are added up: float32, or the parameters' own where that is wider."""
+    return reduce(torch.promote_types, {p.dtype for p in parameters.values()}, torch.float32)
+
+
+def zeros_for(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """For every parameter a tensor of zeros to add squares to, on its device."""
+    dtype = accumulated(parameters)
+    return {name: torch.zeros(p.shape, dtype=dtype, device=p.device) for name, p in parameters.items()}
 
 
 def add_squares(total: Tensor, products: list[Product], rows: list[Rows]) -> None:

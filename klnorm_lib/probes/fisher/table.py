@@ -31,8 +31,8 @@ class TensorSum:
 
     @property
     def mean(self) -> float:
-        """Mean over the elements."""
-        return self.sum / self.numel
+        """Mean over the elements; 0 where there are none."""
+        return self.sum / max(1, self.numel)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class FisherTable(Mapping):
     ``provenance``: what they were made from: model, sha256 of the weights, number of sequences and tokens, corpora,
     mask probability, seed, versions. A table of a model with some hundred tensors is a few kilobytes.
 
-    Raises ``ValueError`` naming the tensor if a sum is negative or not finite, or a count is below one.
+    A tensor without elements has the sum 0 and the count 0. Raises ``ValueError`` naming the tensor if a sum is
+    negative or not finite, or if there is a sum of no elements.
     """
 
     tensors: dict[str, TensorSum]
@@ -54,8 +55,8 @@ class FisherTable(Mapping):
         for name, entry in self.tensors.items():
             if not (math.isfinite(entry.sum) and entry.sum >= 0):
                 raise ValueError(f"the Fisher information of {name} sums to {entry.sum}; squares cannot")
-            if entry.numel < 1:
-                raise ValueError(f"{name} is said to have {entry.numel} elements")
+            if entry.numel < 0 or (entry.sum and not entry.numel):
+                raise ValueError(f"{name} is said to have {entry.numel} elements, and a sum of {entry.sum}")
 
     def __getitem__(self, name: str) -> TensorSum:
         return self.tensors[name]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
+from itertools import accumulate
+from operator import mul
 from typing import Any
 
 import torch
@@ -13,23 +15,51 @@ from torch import Tensor, nn
 from klnorm_lib.probes.fisher.lookups import Lookups
 from klnorm_lib.probes.fisher.modules import Contribution, Rule, Tokens, embedding, rule_for
 from klnorm_lib.probes.fisher.selection import Selection
-from klnorm_lib.probes.fisher.squares import Product, Rows, add_squares
+from klnorm_lib.probes.fisher.squares import Product, Rows, accumulated, add_squares, zeros_for
+
+Forms = Mapping[str, set[str]]
+
+
+class Unforeseen(Exception):
+    """A pass uses parameters in another way than the trial did, or cannot be made with hooks.
+
+    ``reasons``: parameter name -> in which way. ``failed``: what went wrong with the pass as a whole.
+    """
+
+    def __init__(self, reasons: Mapping[str, str], failed: str = "") -> None:
+        super().__init__(failed or "; ".join(sorted(set(reasons.values()))))
+        self.reasons, self.failed = dict(reasons), failed
 
 
 class Taps:
     """Listens to the supported modules that have ``wanted`` parameters, and adds up squares per parameter in ``sums``.
 
     A parameter that is used more than once in a pass (a tied decoder, a layer that is run twice) is squared when all
-    its uses have been heard. Modules whose input has no batch axis are noted in ``without_batch`` (parameter name ->
-    module name). ``expand``: ids without batch axis (1, T) are looked up as (B, T), so that the positions have one.
+    its uses have been heard. ``expand``: ids without batch axis (1, T) are looked up as (B, T), so that the positions
+    have one. ``tokens``: numbers of tokens that a sequence has anywhere in the batch.
+
+    Noted are ``forms`` (parameter name -> how its inputs have the batch axis), ``lengths`` (-> the length of their
+    first axis, one a use), and ``without_batch`` (-> module name), where there can be none. With ``known``, the forms
+    of a trial, a use in another form, or a forward that fails, raises :class:`Unforeseen` before anything is added.
     """
 
-    def __init__(self, model: nn.Module, wanted: Mapping[str, nn.Parameter], expand: bool = True) -> None:
-        self.sums = {n: torch.zeros(p.shape, dtype=torch.float32, device=p.device) for n, p in wanted.items()}
+    def __init__(
+        self,
+        model: nn.Module,
+        wanted: Mapping[str, nn.Parameter],
+        expand: bool = True,
+        known: Forms | None = None,
+        sums: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.sums = zeros_for(wanted) if sums is None else {name: sums[name] for name in wanted}
         self.without_batch: dict[str, str] = {}
         self.covered: set[str] = set()
+        self.forms: dict[str, set[str]] = defaultdict(set)
+        self.lengths: dict[str, list[int]] = defaultdict(list)
         self._names = {id(p): n for n, p in wanted.items()}
-        self._expand, self._handles, self._tables = expand, [], False
+        self._expand, self._known, self._handles, self._tables = expand, known, [], False
+        self._unforeseen: dict[str, str] = {}
+        self._dtype, self._tokens = accumulated(wanted), set()
         self._rows, self._selecting = 0, None
         self._calls: dict[str, int] = defaultdict(int)
         self._heard: dict[str, list[Contribution]] = defaultdict(list)
@@ -43,17 +73,25 @@ class Taps:
                     hook = self._listener(path, rule, own)
                     self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
 
-    def run(self, rows: int, loss: Callable[[], Tensor]) -> Tensor:
+    def run(self, rows: int, loss: Callable[[], Tensor], tokens: Iterable[int] = (), backward: bool = True) -> Tensor:
         """One forward and backward pass of ``loss() -> (B,)``; returns the losses, (B,)."""
         self._calls.clear()
         self._heard.clear()
-        self._rows = rows
+        self._unforeseen.clear()
+        self._rows, self._tokens = rows, set(tokens)
         try:
             with Lookups(rows, self._expand, self._lookup) if self._tables else nullcontext():
-                values = loss()
+                try:
+                    values = loss()
+                except Exception as error:
+                    if self._known is None:
+                        raise
+                    raise Unforeseen({}, f"a pass with hooks failed ({type(error).__name__}: {error})") from error
             if values.shape != (rows,):
                 raise ValueError(f"the loss of {rows} sequences must have shape ({rows},), got {tuple(values.shape)}")
-            if values.requires_grad:
+            if self._unforeseen:
+                raise Unforeseen(self._unforeseen)
+            if values.requires_grad and backward:
                 # The derivative of the sum: a sequence's loss depends on that sequence's activations alone.
                 values.backward(torch.ones_like(values))
             for name in list(self._heard):  # some use of it had no influence on the loss
@@ -62,12 +100,19 @@ class Taps:
             self._rows = 0  # not listening
         return values.detach()
 
-    def select(self, layer: nn.Module, selection: Selection, loss: Callable[[], Tensor]) -> Tensor:
+    def select(
+        self,
+        layer: nn.Module,
+        selection: Selection,
+        loss: Callable[[], Tensor],
+        tokens: Iterable[int] = (),
+        backward: bool = True,
+    ) -> Tensor:
         """As ``run``, where ``layer`` is handed the selection of its input only."""
         handle = layer.register_forward_pre_hook(lambda _, args: (selection(args[0]), *args[1:]))
         self._selecting = layer, selection
         try:
-            return self.run(len(selection.counts), loss)
+            return self.run(len(selection.counts), loss, tokens, backward)
         finally:
             self._selecting = None
             handle.remove()
@@ -88,9 +133,9 @@ class Taps:
                 return None
             x = (args[0] if args else next(iter(kwargs.values()))).detach()
             selected = self._selecting is not None and module is self._selecting[0]
-            tokens = Tokens(self._rows, self._selecting[1].offsets if selected else None)
-            if not selected and not tokens.fit(x):
-                self.without_batch.update(dict.fromkeys(own.values(), path))
+            tokens = Tokens(self._rows, self._selecting[1].offsets if selected else None, self._dtype)
+            form = "selected" if selected else self._form(x)
+            if not self._note(own.values(), path, form, self._rows if selected else len(x)):
                 return None
             return self._expect(own, out, lambda delta: rule(module, x, delta, tokens))
 
@@ -101,12 +146,38 @@ class Taps:
         name = self._names.get(id(weight))
         if name is None or not torch.is_grad_enabled():
             return out
-        tokens = Tokens(self._rows)
-        if ids.dim() == 0 or len(ids) != self._rows:
-            self.without_batch[name] = name.removesuffix(".weight")
+        tokens = Tokens(self._rows, dtype=self._dtype)
+        form = "ids" if ids.dim() and len(ids) == self._rows else None
+        if not self._note([name], name.removesuffix(".weight"), form, len(ids) if ids.dim() else 1):
             return out
         changed = self._expect({"weight": name}, out, lambda delta: embedding(padding, ids, delta, tokens))
         return out if changed is None else changed
+
+    def _form(self, x: Tensor) -> str | None:
+        """How x has the batch axis: (B, ..., D), or all tokens of all sequences one after the other, (B T, D)."""
+        if x.dim() < 2:
+            return None
+        if len(x) == self._rows:
+            self._tokens.update(accumulate(x.shape[1:-1], mul))
+            return f"{x.dim()} axes"
+        each, rest = divmod(len(x), self._rows)
+        return "tokens" if x.dim() == 2 and not rest and each in self._tokens else None
+
+    def _note(self, names: Iterable[str], path: str, form: str | None, length: int) -> bool:
+        """Whether the batch axis is where it can be used; notes it."""
+        for name in names:
+            self.lengths[name].append(length)
+            if form is None:
+                self.without_batch[name] = path
+            else:
+                self.forms[name].add(form)
+            # Whatever its form, with one sequence everything belongs to it.
+            if self._known is not None and form not in self._known.get(name, ()) and self._rows > 1:
+                known = name in self._known
+                what = "had a batch axis at first, and has none or another later" if known else "came into play later"
+                self._unforeseen[name] = f"{path} {what}"
+                return False
+        return form is not None or (self._known is not None and self._rows == 1)
 
     def _expect(self, own: dict[str, str], out: Tensor, contributions: Callable) -> Tensor | None:
         """Take note of a use; its contributions are made when the gradient of ``out`` arrives."""

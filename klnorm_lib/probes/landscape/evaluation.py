@@ -13,6 +13,7 @@ from torch.func import functional_call
 from klnorm_lib.probes.fisher import losses
 from klnorm_lib.probes.fisher.batches import rows_of, to_device
 from klnorm_lib.probes.fisher.core import evaluation_mode
+from klnorm_lib.probes.fisher.labels import Labels
 
 PREFIX = "model."
 Batches = Iterable[Mapping[str, Any]]
@@ -22,8 +23,8 @@ class MeanLoss(nn.Module):
     """The mean over all sequences of a loss (model, batch) -> (B,), as a function of the weights.
 
     ``loss=None`` takes the loss that the model was trained with, by its class. Weights are given by the names of
-    ``model.named_parameters()``; those not given are the model's own. Raises ``ValueError`` for no batch, and for a
-    loss that does not give one value a sequence.
+    ``model.named_parameters()``; those not given are the model's own. Sequences without a label are not counted. Raises
+    ``ValueError`` for no batch, for a label out of range, and for a loss that does not give one value a sequence.
     """
 
     def __init__(self, model: nn.Module, batches: Batches, loss: losses.Loss | None = None) -> None:
@@ -33,7 +34,14 @@ class MeanLoss(nn.Module):
         self.loss = loss or losses.loss_for(self.kind)
         self.own = {name: p.detach() for name, p in model.named_parameters()}
         device = next(iter(self.own.values())).device
-        self.batches = [to_device(batch, device) for batch in batches]
+        self.batches, first = [], 0
+        labels = Labels(self.kind, model) if loss is None else None
+        with evaluation_mode(model):
+            for batch in batches:
+                rows, batch = rows_of(batch), to_device(batch, device)
+                self.batches.append(labels.given(batch, first)[0] if labels else batch)
+                first += rows
+        self.batches = [batch for batch in self.batches if rows_of(batch)]
         self.rows = [rows_of(batch) for batch in self.batches]
         if not sum(self.rows):
             raise ValueError("there is no sequence in the batches, so there is no loss to look at")

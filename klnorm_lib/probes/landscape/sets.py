@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from klnorm_lib.sites.walk import bare_parameters
+
 UNITS = ("tensors", "counts", "parameters", "within")
 
 
@@ -49,6 +51,8 @@ def split(
     if not 0 < share <= 0.5:
         raise ValueError(f"share must lie in (0, 1/2] so that top and bottom are disjoint, got {share}")
     shapes = {name: p.shape for name, p in model.named_parameters()}
+    own = dict(zip(bare_parameters(model), shapes, strict=True))  # a Fisher information knows no wrappers
+    fisher = {own.get(name, name): values for name, values in fisher.items()}
     for name, values in fisher.items():
         if shapes.get(name) != values.shape:
             there = tuple(shapes[name]) if name in shapes else "no such parameter"
