@@ -62,6 +62,12 @@ def run(
         str | None, typer.Option(metavar="COLUMN", help="Its column with paths of sound files, instead of a text.")
     ] = None,
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Its label column.")] = None,
+    quiet: Annotated[
+        list[str] | None, typer.Option(metavar="LABEL", help="A label whose recordings may be silent; repeatable.")
+    ] = None,
+    spec_augment: Annotated[
+        bool, typer.Option(help="Hide parts of recordings in training as the encoder's configuration says.")
+    ] = True,
     ood: Annotated[bool, typer.Option(help="Predict the out-of-domain rows too.")] = True,
     test_rows: Annotated[int | None, typer.Option(help="Test on a fixed sample of so many rows at most.")] = None,
     ood_rows: Annotated[int | None, typer.Option(help="The same for each out-of-domain set.")] = None,

@@ -43,12 +43,17 @@ def longer_than(split, seconds: float, rate: int) -> int:
 
 
 def check_fit(task, name: str, found) -> None:
-    """Raise ``ValueError`` when an audio task meets a text encoder, or a text task an audio encoder.
+    """Raise ``ValueError`` when an audio task meets a text encoder or one of filter banks, or a text task an audio one.
 
     ``found``: what :func:`klnorm_lib.encoders.resolve` says of the encoder called ``name``; only its configuration is
-    read.
+    read, and of an encoder of sound that of its feature extractor.
     """
-    from transformers import AutoConfig, AutoModelForAudioClassification, AutoModelForSequenceClassification
+    from transformers import (
+        AutoConfig,
+        AutoFeatureExtractor,
+        AutoModelForAudioClassification,
+        AutoModelForSequenceClassification,
+    )
 
     settings = type(open_pretrained(AutoConfig, found.location, revision=found.revision))
     hears = settings in AutoModelForAudioClassification._model_mapping
@@ -63,20 +68,33 @@ def check_fit(task, name: str, found) -> None:
             f"{task.name!r} is a text task and {name!r} is an encoder of sound; choose an encoder of text, for "
             "example klnorm-tiny, or an audio task of `klnorm tasks`"
         )
+    if task.kind == "audio" and hears:
+        _rate(open_pretrained(AutoFeatureExtractor, found.location, revision=found.revision))
 
 
 def _rate(processor) -> int:
     from klnorm_lib.tasks.audio import SAMPLING_RATE
 
-    takes = getattr(processor, "model_input_names", ["nothing"])[0]
-    if takes != "input_values" or getattr(processor, "feature_size", None) != 1:
+    takes, rate = getattr(processor, "model_input_names", ["nothing"])[0], getattr(processor, "sampling_rate", None)
+    shape = _shape_made(processor, takes, rate) if takes == "input_values" and rate else None
+    if shape is None or shape != (round(rate),):
+        what = f"filter banks of shape {shape} as {takes!r}" if shape else repr(takes)
         raise ValueError(
-            f"{type(processor).__name__} takes {takes!r}, not raw samples; use an encoder of the wav2vec 2.0 family "
-            "(wav2vec2, HuBERT, WavLM)"
+            f"{type(processor).__name__} takes {what}, not raw samples; use an encoder of the wav2vec 2.0 family "
+            "(wav2vec2, HuBERT, WavLM), or train this one in a script of your own with klnorm_lib.apply"
         )
-    if processor.sampling_rate != SAMPLING_RATE:
+    if rate != SAMPLING_RATE:
         raise ValueError(
-            f"the encoder expects {processor.sampling_rate:,} Hz, tasks have {SAMPLING_RATE:,} Hz; use an encoder that "
-            f"was trained at {SAMPLING_RATE:,} Hz"
+            f"the encoder expects {rate:,} Hz, tasks have {SAMPLING_RATE:,} Hz; use an encoder that was trained at "
+            f"{SAMPLING_RATE:,} Hz"
         )
-    return processor.sampling_rate
+    return rate
+
+
+def _shape_made(processor, name: str, rate: float) -> tuple[int, ...] | None:
+    """The shape that one second of sound has for the model; ``None`` where the processor takes no sound."""
+    second = np.sin(np.arange(round(rate), dtype=np.float32))
+    try:
+        return np.shape(processor(second, sampling_rate=rate)[name][0])
+    except (TypeError, ValueError, KeyError):
+        return None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from klnorm_lib.study import metrics
+from klnorm_lib.study import metrics, padding
 from klnorm_lib.study.errors import ADVICE, NotFiniteError
 
 EVALUATION_BATCH = 64
@@ -26,6 +26,8 @@ def tokenise(processor, split, columns: Sequence[str], max_length: int):
 def predict(model, rows, collator, step: int = 0) -> np.ndarray:
     """Logits (rows, outputs) in float32, evaluation mode, rows of similar length together.
 
+    Rows of a model whose logits depend on padding (measured, see ``klnorm_lib.study.padding``) meet only rows of their
+    own length, so that a row has the same logits alone and in any company.
     ``step`` is named in the ``NotFiniteError`` that a NaN or infinite logit raises.
     """
     import torch
@@ -38,13 +40,17 @@ def predict(model, rows, collator, step: int = 0) -> np.ndarray:
     lengths = np.array([len(example["input_values" if sound else "input_ids"]) for example in examples])
     order = np.argsort(lengths, kind="stable")
     device = next(model.parameters()).device
+
+    def outputs(rows: list) -> np.ndarray:
+        batch = collator(rows)
+        return model(**{name: value.to(device) for name, value in batch.items()}).logits.float().cpu().numpy()
+
     pieces = []
     try:
         with torch.no_grad():
-            for part in batches(lengths[order], EVALUATION_SAMPLES if sound else None, _padding_counts(model)):
-                batch = collator([examples[i] for i in order[part]])
-                output = model(**{name: value.to(device) for name, value in batch.items()})
-                pieces.append(output.logits.float().cpu().numpy())
+            apart = padding.of_model(model, outputs, examples, lengths) > 0 or _group_norm(model)
+            for part in batches(lengths[order], EVALUATION_SAMPLES if sound else None, apart):
+                pieces.append(outputs([examples[i] for i in order[part]]))
     finally:
         model.train(was_training)
     sorted_logits = np.concatenate(pieces)
@@ -55,8 +61,8 @@ def predict(model, rows, collator, step: int = 0) -> np.ndarray:
     return logits
 
 
-def _padding_counts(model) -> bool:
-    """Whether what is beside a clip changes its features: group normalisation over time takes in the padding."""
+def _group_norm(model) -> bool:
+    """Whether the configuration says that padding changes a clip: its group normalisation runs over time."""
     return getattr(model.config, "feat_extract_norm", None) == "group"
 
 

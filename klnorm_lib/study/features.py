@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from klnorm_lib.study import padding
 from klnorm_lib.study.errors import StudyError
-from klnorm_lib.study.evaluation import EVALUATION_BATCH
+from klnorm_lib.study.evaluation import batches
 from klnorm_lib.study.log_mel import RATE, clip_features
 
 TF_IDF, LOG_MEL = "tf-idf", "log-mel"
@@ -111,19 +112,26 @@ def _split(encoder, processor, task, split, limit: float, device: str) -> np.nda
 
 
 def _texts(encoder, processor, texts: list[str], length: int, device: str) -> np.ndarray:
-    """Mean last hidden state over the tokens of each text (rows, width), texts of similar length together."""
+    """Mean last hidden state over the tokens of each text (rows, width), texts of similar length together.
+
+    Of one length where padding changes the hidden states.
+    """
     import torch
 
     length = min(length, longest(encoder, processor))
     tokens = [processor(text, truncation=True, max_length=length) for text in texts]
-    order = np.argsort([len(t["input_ids"]) for t in tokens], kind="stable")
-    pieces = []
+    lengths = np.array([len(t["input_ids"]) for t in tokens])
+    order = np.argsort(lengths, kind="stable")
+
+    def outputs(rows: list) -> np.ndarray:
+        batch = processor.pad(rows, return_tensors="pt")
+        hidden = _hidden(encoder, batch.to(device))
+        mask = batch["attention_mask"].to(hidden.device)[..., None].float()
+        return ((hidden * mask).sum(1) / mask.sum(1)).cpu().numpy()
+
     with torch.no_grad():
-        for start in range(0, len(order), EVALUATION_BATCH):
-            batch = processor.pad([tokens[i] for i in order[start : start + EVALUATION_BATCH]], return_tensors="pt")
-            hidden = _hidden(encoder, batch.to(device))
-            mask = batch["attention_mask"].to(hidden.device)[..., None].float()
-            pieces.append(((hidden * mask).sum(1) / mask.sum(1)).cpu().numpy())
+        apart = padding.of_model(encoder, outputs, tokens, lengths) > 0
+        pieces = [outputs([tokens[i] for i in order[part]]) for part in batches(lengths[order], equal=apart)]
     means = np.empty((len(texts), pieces[0].shape[1]), dtype=np.float32)
     means[order] = np.concatenate(pieces)
     return means

@@ -56,13 +56,22 @@ def load(run: Run) -> Inputs:
     fit = build_fit(run)
     if run.data is not None:
         data, task, provenance = tasks.from_file(
-            run.data, run.text, run.text_pair, run.label, run.audio, size=run.size, split_seed=run.split_seed
+            run.data,
+            run.text,
+            run.text_pair,
+            run.label,
+            run.audio,
+            size=run.size,
+            split_seed=run.split_seed,
+            quiet=run.quiet or (),
         )
     else:
         task = tasks.spec(run.task)
         wanted = (run.task, run.size, run.split_seed, run.source)
         data, provenance = cache.once(wanted, lambda: tasks.load_with_provenance(*wanted))
         provenance = copy.deepcopy(provenance)
+    if not run.spec_augment and task.kind != "audio":
+        raise ValueError(f"spec_augment=False is about recordings, and {task.name!r} is a text task; leave it out")
     if not run.ood:
         data, provenance = _without_ood(data, provenance)
     for name, split in data.items():

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import shlex
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import AutoFeatureExtractor, DataCollatorWithPadding, Trainer, TrainingArguments
 from typer.testing import CliRunner
 
@@ -13,7 +15,9 @@ from klnorm_lib import KLNorm, apply, cli, encoders, study, tasks
 from klnorm_lib.study import evaluation, training
 from klnorm_lib.tasks import audio_cache
 from tests.study import hearing, small
+from tests.tasks import sounds
 
+WIDTH = {"hidden_size": 32, "num_attention_heads": 4}
 NUMBERS = ("evaluations", "selected", "train", "validation", "test", "gap", "calibration", "hash", "task")
 
 
@@ -155,9 +159,71 @@ def test_what_cannot_be_prepared_is_said(encoder, clips, tmp_path):
         study.prepare_audio(split, AutoFeatureExtractor.from_pretrained(hearing.encoder(tmp_path / "wide")), 0)
 
 
+FILTER_BANKS = {
+    "ast": (
+        lambda: transformers.ASTModel(
+            transformers.ASTConfig(**WIDTH, num_hidden_layers=2, intermediate_size=64, max_length=64, num_mel_bins=32)
+        ),
+        lambda: transformers.ASTFeatureExtractor(max_length=64, num_mel_bins=32),
+        r"ASTFeatureExtractor takes filter banks of shape \(64, 32\) as 'input_values', not raw samples",
+    ),
+    "whisper": (
+        lambda: transformers.WhisperModel(
+            transformers.WhisperConfig(
+                vocab_size=90, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+                decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, pad_token_id=0, bos_token_id=1,
+                eos_token_id=2, decoder_start_token_id=3, max_source_positions=50,
+            )
+        ),
+        lambda: transformers.WhisperFeatureExtractor(chunk_length=1),
+        "WhisperFeatureExtractor takes 'input_features', not raw samples",
+    ),
+    "wav2vec2-bert": (
+        lambda: transformers.Wav2Vec2BertModel(
+            transformers.Wav2Vec2BertConfig(
+                **WIDTH, num_hidden_layers=1, intermediate_size=32, feature_projection_input_dim=160
+            )
+        ),
+        lambda: transformers.SeamlessM4TFeatureExtractor(),
+        "SeamlessM4TFeatureExtractor takes 'input_features', not raw samples",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILTER_BANKS)
+@pytest.mark.parametrize("method", ["plain", "frozen", "setfit"])
+def test_encoders_of_filter_banks_are_refused_before_anything_is_trained(clips, tmp_path, name, method):
+    model, extractor, message = FILTER_BANKS[name]
+    model().save_pretrained(tmp_path / name)
+    extractor().save_pretrained(tmp_path / name)
+    records = tmp_path / "r.jsonl"
+    fields = {"method": method, "encoder": str(tmp_path / name), "data": str(clips), "audio": "path"}
+    with pytest.raises(ValueError, match=message):
+        study.run(study.Run(None, label="verdict", device="cpu", **fields), records, progress=False)
+    assert not records.exists()
+
+
+def test_quiet_classes_of_a_run(hears, tmp_path, capsys):
+    data = hearing.table(tmp_path, rows=24)
+    for i in range(10):
+        hiss = np.random.default_rng(i).uniform(-4e-4, 4e-4, 2000)
+        (tmp_path / f"q{i}.wav").write_bytes(sounds.encoded(hiss, form="WAV"))
+    data.write_text(data.read_text() + "".join(f"q{i}.wav,silence\n" for i in range(10)))
+    with pytest.raises(ValueError, match=r"is silent: .* \(--quiet silence on the command line\)"):
+        study.run(hearing.run(hears, data), progress=False)
+    record = study.run(hearing.run(hears, data, quiet=["silence"]), progress=False)
+    assert record.run["quiet"] == ["silence"]
+    assert "--quiet silence" in record.command
+    words = shlex.split(record.command)[1:] + ["--data", str(data), "--encoder", str(hears), "--device", "cpu"]
+    result = CliRunner().invoke(cli.app, [*words, "--records", str(tmp_path / "r.jsonl"), "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["hash"] == record.hash
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"audio": None, "text": "path", "quiet": "low"}, "quiet names labels of recordings of your own"),
         ({"text": "words"}, "either a text or a recording"),
         ({"text_pair": "words"}, "either a text or a recording"),
         ({"label": None}, "label"),

@@ -130,7 +130,7 @@ def others(tmp_path_factory, reviews):
 def test_every_field_of_a_run_changes_the_hash(encoder, reviews, others):
     """Through the run itself: the data, the weights and the method are looked at."""
     fields = {f.name for f in dataclasses.fields(study.Run)}
-    assert {*others, *NOT_IN_THE_HASH, "audio"} == fields  # audio has a test of its own
+    assert {*others, *NOT_IN_THE_HASH, "audio", "quiet", "spec_augment"} == fields  # of recordings: see the next test
     for name, (value, beside) in others.items():
         base = dataclasses.replace(
             small.run(encoder, reviews), **{k: v for k, v in beside.items() if k == "data" and v}
@@ -175,7 +175,7 @@ def test_other_weights_rows_device_threads_and_version_change_the_hash(encoder, 
     assert len(set(hashes)) == 6
 
 
-def test_a_recording_in_place_of_a_text_changes_the_hash(tmp_path, monkeypatch):
+def test_fields_of_recordings_change_the_hash(tmp_path, monkeypatch):
     from klnorm_lib.tasks import audio_cache
 
     monkeypatch.setenv(audio_cache.VARIABLE, str(tmp_path / "cache"))
@@ -183,7 +183,10 @@ def test_a_recording_in_place_of_a_text_changes_the_hash(tmp_path, monkeypatch):
     table = clips.read_text().splitlines()
     clips.write_text("\n".join([f"{table[0]},again", *(f"{line},{line.split(',')[0]}" for line in table[1:])]))
     runs = [study.Run(None, "log-mel", "frozen", data=str(clips), label="verdict", audio=c) for c in ("path", "again")]
-    assert study.run_hash(runs[0]) != study.run_hash(runs[1])
+    quiet = dataclasses.replace(runs[0], quiet="low")
+    hears = study.Run(None, str(hearing.encoder(tmp_path / "hears")), data=str(clips), label="verdict", audio="path")
+    bare = dataclasses.replace(hears, spec_augment=False)
+    assert len({study.run_hash(run) for run in (*runs, quiet, hears, bare)}) == 5
 
 
 @pytest.mark.parametrize("name", methods.names())
@@ -230,7 +233,8 @@ def test_a_field_that_came_later_leaves_old_hashes_alone():
 def test_later_fields_of_a_run_are_written_where_they_are_not_the_default():
     base = study.Run("trec", "klnorm-tiny")
     assert not set(LATER) & set(base.to_dict())
-    for name, value in {"ood": False, "max_seconds": 5.0, "test_rows": 5, "ood_rows": 5}.items():
+    later = {"ood": False, "max_seconds": 5.0, "test_rows": 5, "ood_rows": 5, "spec_augment": False}
+    for name, value in later.items():
         assert dataclasses.replace(base, **{name: value}).to_dict()[name] == value
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from klnorm_lib.study import evaluation, machine, preparing, training
+from klnorm_lib.study import evaluation, machine, padding, preparing, training
 from klnorm_lib.study.fit_protocol import FINE_TUNING, Fit
 from klnorm_lib.study.fits.loading import model_and_rows
 from klnorm_lib.study.inputs import Inputs
@@ -75,6 +75,7 @@ class FineTuning(Fit):
 
         evaluator.restore(model)
         record.selected, record.validation = evaluator.best, evaluator.best_scores()
+        padding.note(record, model)
         step = record.selected["step"]
         return {
             name: evaluation.predict(model, split, collator, step)

@@ -42,7 +42,7 @@ class Frozen(linear.LinearFit):
     used_fields = frozenset(
         {
             *("task", "size", "split_seed", "source", "ood", "test_rows", "ood_rows"),
-            *("data", "text", "text_pair", "audio", "label"),
+            *("data", "text", "text_pair", "audio", "label", "quiet"),
             *("encoder", "encoder_source", "max_length", "max_seconds"),
             *("method", "method_args", "seed", "device"),
         }

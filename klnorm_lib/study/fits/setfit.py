@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from klnorm_lib.sites.positions import real_positions
-from klnorm_lib.study import evaluation, features, machine, training
+from klnorm_lib.study import evaluation, features, machine, padding, training
 from klnorm_lib.study.errors import StudyError
 from klnorm_lib.study.fits import linear
 from klnorm_lib.study.fits.loading import model_and_rows
@@ -105,6 +105,7 @@ class SetFit(linear.LinearFit):
             reporter.stop()
 
             evaluator.restore(embedder)
+            padding.note(record, embedder)
             step = evaluator.best["step"]
             c, fitted = chosen[step]
             record.selected, record.validation = {**evaluator.best, "C": c}, evaluator.best_scores()
