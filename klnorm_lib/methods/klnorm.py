@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from klnorm_lib import functional
+from klnorm_lib.methods.affine import Affine, HasAffine
 from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import Method, whole_numbers
 from klnorm_lib.methods.contract.undo import replace_module
@@ -173,7 +174,7 @@ class KLNorm(Method):
         return [f"form {self.form} in place of {path}" for path in paths]
 
 
-class KLNormLayer(PenaltyLayer):
+class KLNormLayer(HasAffine, PenaltyLayer):
     r"""One KL-Norm layer over the last axis, or in place of a GroupNorm over its channels; forms A, B, C.
 
     Shapes: (batch, features) or (batch, length, features), unchanged; in place of a norm of the channels (batch,
@@ -191,8 +192,7 @@ class KLNormLayer(PenaltyLayer):
         self.channels_first = base is not None and base.channels_first
         self.standardise = _standardiser(features, config, base)
         if config.form == "A":
-            self.gamma = nn.Parameter(torch.ones(features))
-            self.bias = nn.Parameter(torch.zeros(features))
+            self.LayerNorm = Affine(features)
         else:
             sigma = 1.0 if config.form == "B" else SIGMA_C
             generator = torch.Generator().manual_seed(config.seed if seed is None else seed)
@@ -202,13 +202,13 @@ class KLNormLayer(PenaltyLayer):
             self.prior_raw_std = nn.Parameter(torch.full((features,), math.log(math.expm1(1.0))))
         self.has_base = base is not None
         if base is not None:
-            values = {"base_gamma": base.gamma, "base_bias": base.bias}
-            for name, value in values.items():
-                value = value.detach().clone()
-                if config.train_base:
-                    self.register_parameter(name, nn.Parameter(value))
-                else:
-                    self.register_buffer(name, value)
+            gamma, bias = base.gamma.detach().clone(), base.bias.detach().clone()
+            if config.train_base:
+                self.base_LayerNorm = Affine(features)
+                self.base_LayerNorm.weight, self.base_LayerNorm.bias = nn.Parameter(gamma), nn.Parameter(bias)
+            else:
+                self.register_buffer("base_gamma", gamma)
+                self.register_buffer("base_bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -216,7 +216,8 @@ class KLNormLayer(PenaltyLayer):
             y, mean, std = self._normalise(rows.to(torch.promote_types(torch.float32, x.dtype)))
             self.penalise(self._kl(mean, std), x if self.has_base and not self.channels_first else None)
             if self.has_base:
-                y = self.base_bias + self.base_gamma * y  # b_0 + gamma_0 y
+                # b_0 + gamma_0 y
+                y = self.base_LayerNorm(y) if self.config.train_base else self.base_bias + self.base_gamma * y
         y = y.to(x.dtype)
         return y.movedim(-1, 1) if self.channels_first else y
 
@@ -225,12 +226,13 @@ class KLNormLayer(PenaltyLayer):
         """The pretrained scale, for code around the norm that asks for its dtype or device."""
         if not self.has_base:
             raise AttributeError("weight")
-        return self.base_gamma
+        return self.base_LayerNorm.weight if self.config.train_base else self.base_gamma
 
     def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x_hat = self.standardise(x, update=self._open)
         if self.config.form == "A":
-            return self.gamma * x_hat + self.bias, self.bias, self.gamma.abs()  # y = gamma x_hat + b, q = N(b, gamma^2)
+            gamma, bias = self.LayerNorm.weight, self.LayerNorm.bias
+            return self.LayerNorm(x_hat), bias, gamma.abs()  # y = gamma x_hat + b, q = N(b, gamma^2)
         offset, std = self.heads(x_hat)
         if self.config.form == "B":
             return offset + std * x_hat, offset, std  # y = mu + sigma x_hat, q = N(mu, sigma^2)

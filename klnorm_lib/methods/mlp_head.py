@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from klnorm_lib.methods.affine import Affine, HasAffine
 from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import Method, whole_numbers
 from klnorm_lib.methods.head import insert_before_head
@@ -43,7 +44,7 @@ class MLPHead(Method):
         return [f"two-layer network without normalisation before {path}"]
 
 
-class MLPLayer(nn.Module):
+class MLPLayer(HasAffine):
     r""":math:`y = e \odot x + V\,\mathrm{relu}(U x) + c` with V = 0, e = 1, c = 0 at first.
 
     Shapes: (..., features), unchanged; U (2 rank, features), V (features, 2 rank).
@@ -54,10 +55,10 @@ class MLPLayer(nn.Module):
         generator = torch.Generator().manual_seed(config.seed)
         self.inner = nn.Parameter(torch.randn(2 * config.rank, features, generator=generator) / math.sqrt(features))
         self.outer = nn.Parameter(torch.zeros(features, 2 * config.rank))
-        self.scale = nn.Parameter(torch.ones(features))
-        self.bias = nn.Parameter(torch.zeros(features))
+        self.LayerNorm = Affine(features)  # e and c, which weight decay spares under this name
 
     def forward(self, x: Tensor) -> Tensor:
         read = x.to(self.inner.dtype)  # beside a frozen model in half precision the network is float32
         # y = e x + V relu(U x) + c
-        return (self.scale * read + F.linear(F.relu(F.linear(read, self.inner)), self.outer, self.bias)).to(x.dtype)
+        added = F.linear(F.relu(F.linear(read, self.inner)), self.outer, self.LayerNorm.bias)
+        return (self.LayerNorm.weight * read + added).to(x.dtype)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from klnorm_lib import functional
+from klnorm_lib.methods.affine import Affine, HasAffine
 from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import Method, whole_numbers
 from klnorm_lib.methods.head import insert_before_head
@@ -52,18 +53,16 @@ class NormHead(Method):
         return [f"{self.kind} normalisation before {path}"]
 
 
-class NormLayer(nn.Module):
+class NormLayer(HasAffine):
     r""":math:`y = \gamma\hat x + b`; shapes (..., features), unchanged."""
 
     def __init__(self, features: int, config: NormHead) -> None:
         super().__init__()
         self.standardise = Standardiser(features, config.kind, config.eps, config.groups)
-        self.gamma = nn.Parameter(torch.ones(features))
-        # RMS normalisation has no shift, by definition.
-        self.bias = nn.Parameter(torch.zeros(features)) if config.kind != "rms" else None
+        self.LayerNorm = Affine(features, shift=config.kind != "rms")  # RMS normalisation has no shift, by definition
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            y = self.gamma * self.standardise(x.to(torch.promote_types(torch.float32, x.dtype)))
-            y = y if self.bias is None else y + self.bias  # y = gamma x_hat + b
+            # y = gamma x_hat + b
+            y = self.LayerNorm(self.standardise(x.to(torch.promote_types(torch.float32, x.dtype))))
         return y.to(x.dtype)

@@ -60,17 +60,18 @@ def kl_by_hand(mean, std, prior_mean=0.0, prior_std=1.0):
 def test_form_a_output_and_penalty():
     layer, x = layer_of("A", beta=0.1), rows()
     x_hat = F.layer_norm(x, (WIDTH,))
-    torch.testing.assert_close(layer(x), layer.gamma * x_hat + layer.bias)
-    expected = 0.5 * (layer.gamma**2 + layer.bias**2 - 1 - torch.log(layer.gamma**2)).sum()
+    gamma, bias = layer.LayerNorm.weight, layer.LayerNorm.bias
+    torch.testing.assert_close(layer(x), gamma * x_hat + bias)
+    expected = 0.5 * (gamma**2 + bias**2 - 1 - torch.log(gamma**2)).sum()
     torch.testing.assert_close(penalty_of(layer, x), 0.1 * expected)
-    torch.testing.assert_close(functional.affine_gaussian_kl(layer.gamma, layer.bias), expected)
+    torch.testing.assert_close(functional.affine_gaussian_kl(gamma, bias), expected)
 
 
 def test_form_a_is_blind_to_the_sign_of_gamma():
     layer, x = layer_of("A"), rows()
     before = penalty_of(layer, x)
     with torch.no_grad():
-        layer.gamma.neg_()
+        layer.LayerNorm.weight.neg_()
     torch.testing.assert_close(penalty_of(layer, x), before)
 
 
@@ -150,8 +151,8 @@ def test_penalty_is_never_negative_and_zero_at_the_prior(form, prior, seed):
             else (torch.zeros(WIDTH).double(), torch.full((WIDTH,), math.log(math.expm1(1.0))).double())
         )
         if form == "A":
-            layer.gamma.copy_(F.softplus(raw))
-            layer.bias.copy_(mean)
+            layer.LayerNorm.weight.copy_(F.softplus(raw))
+            layer.LayerNorm.bias.copy_(mean)
         else:
             layer.heads.mean_outer.zero_()
             layer.heads.std_outer.zero_()
@@ -252,7 +253,7 @@ def test_internal_placement_keeps_the_pretrained_affine_part(form, bias):
     torch.testing.assert_close(fresh(x), base(x), rtol=1e-6, atol=1e-6)
     layer = layer_of(form, base=base, placement="internal", beta=0.1)
     x_hat = F.layer_norm(x, (WIDTH,), eps=1e-3)
-    mean, std = (layer.bias, layer.gamma) if form == "A" else maps_by_hand(layer.heads, x_hat)
+    mean, std = (layer.LayerNorm.bias, layer.LayerNorm.weight) if form == "A" else maps_by_hand(layer.heads, x_hat)
     shift = base.bias if bias else 0.0
     torch.testing.assert_close(layer(x), shift + base.weight * (mean + std * x_hat))
     # The KL of (mu, sigma) from the standard normal: the pretrained scale, here also zero and negative, is not in it.
@@ -272,7 +273,7 @@ def test_in_place_of_a_group_norm_it_keeps_its_statistics(form, groups, affine):
     grouped = x.reshape(5, groups, -1)
     x_hat = (grouped - grouped.mean(-1, keepdim=True)) / (grouped.var(-1, correction=0, keepdim=True) + 1e-3).sqrt()
     frames = x_hat.reshape(x.shape).transpose(1, 2)
-    mean, std = (layer.bias, layer.gamma) if form == "A" else maps_by_hand(layer.heads, frames)
+    mean, std = (layer.LayerNorm.bias, layer.LayerNorm.weight) if form == "A" else maps_by_hand(layer.heads, frames)
     expected = (base.bias + base.weight * (mean + std * frames)).transpose(1, 2)
     torch.testing.assert_close(layer(x), expected)
     if not affine:

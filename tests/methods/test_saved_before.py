@@ -11,6 +11,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from klnorm_lib import auxiliary_loss, load
 from klnorm_lib.methods import REGISTRY, to_dict
+from klnorm_lib.methods.affine import HasAffine, rename
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"  # make.py there says how they were made
 INPUTS = ("input_ids", "input_values", "attention_mask")
@@ -40,9 +41,14 @@ def test_it_loads_with_equal_logits_and_nothing_is_lost(saved):
     assert isinstance(model, PeftModel) == folder.name.startswith("lora-")
     state = model.state_dict()
     for file in folder.glob("*model.safetensors"):
-        for name, value in load_file(file).items():
-            # peft leaves its own wrappers out of the names that it writes
-            (key,) = [k for k in state if _without_wrappers(k) == _without_wrappers(name)]
+        written = load_file(file)
+        # peft leaves its own wrappers out of the names that it writes
+        written = {_without_wrappers(name): value for name, value in written.items()}
+        for path, layer in model.named_modules():
+            if isinstance(layer, HasAffine):
+                rename(written, layer, _without_wrappers(f"{path}."))
+        for name, value in written.items():
+            (key,) = [k for k in state if _without_wrappers(k) == name]
             assert torch.equal(state[key], value), name
     written = json.loads((folder / "config.json").read_text())["klnorm"]["methods"]
     inner = model.get_base_model() if isinstance(model, PeftModel) else model

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from klnorm_lib.methods.affine import renamed
 from klnorm_lib.methods.contract.fresh_parts import note_saved
 from klnorm_lib.methods.contract.method import apply_saved
 from klnorm_lib.methods.loading.files import read_safetensors
@@ -20,6 +21,7 @@ def load_whole(path: Path, methods: list, **options) -> nn.Module:
     state = read_safetensors(path)
     model, missing = plain(path, path, **options)
     model.klnorm_report = apply_saved(model, *methods)
+    state = renamed(state, model)
     own = set(model.state_dict())
     # The plain class loads all its own keys, renamed ones included; the other keys belong to the methods.
     wanted = {key for key in own if key in missing or not _in_plain(key, model)}
