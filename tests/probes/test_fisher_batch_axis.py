@@ -210,6 +210,28 @@ def test_a_layer_that_a_later_batch_uses_in_another_way_is_right(change, rows):
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-12)
 
 
+def test_an_output_that_is_changed_in_place_keeps_its_hooks():
+    """As speech models do with padded frames."""
+
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 6)
+
+        def forward(self, x, whole):
+            made = self.layer(x)
+            made[:, 2:] = 0.0
+            return made
+
+    model, batches = Own(Masked()), inputs(4, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = diagonal_fisher(model, batches, own_loss, progress=False)
+    true = diagonal_fisher(model, batches, own_loss, "loop", progress=False)
+    for name, tensor in true.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-12)
+
+
 def test_what_no_trial_saw_goes_the_slower_way_when_it_comes():
     """The fourth length, after as many trials as there are."""
     last = Changing(lambda layer, x, whole: 0 * x, lambda layer, x, whole: layer(x) if x.shape[1] == 7 else 0 * x)
@@ -232,6 +254,18 @@ def test_a_pass_that_fails_with_hooks_only_is_looped_over():
 
     compared(Own(Frozen()), inputs(3, 3), "a pass with hooks failed .*weights must train")
     compared(Own(Frozen()), inputs(3, 3)[1:], "a pass with hooks failed .*weights must train")
+
+
+def test_a_model_without_gradients_in_evaluation_says_so():
+    config = hf.ReformerConfig(
+        vocab_size=120, hidden_size=WIDTH, num_attention_heads=2, attention_head_size=16, feed_forward_size=64,
+        attn_layers=["local"], local_attn_chunk_length=4, axial_pos_embds=False, max_position_embeddings=64,
+        pad_token_id=0, num_labels=2, is_decoder=False,
+    )  # fmt: skip
+    model = hf.ReformerForSequenceClassification(config)
+    for method in ("hooks", "loop"):
+        with pytest.raises(ValueError, match="no gradient in evaluation mode"):
+            diagonal_fisher(model, [batch_of("reformer", 3)], method=method, progress=False)
 
 
 def test_batches_of_one_need_no_batch_axis():

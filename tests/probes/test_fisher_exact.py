@@ -122,6 +122,15 @@ def test_half_precision_is_added_up_in_single():
     assert max(apart[n] for n in weights) < 0.1  # three significant digits of activations, squared and summed
 
 
+def test_half_precision_that_loses_small_gradients_is_told():
+    model, batch = language.build("bert"), language.batch("masked", 4, 10)
+    true = diagonal_fisher(model, [batch], progress=False)
+    with pytest.warns(UserWarning, match="float16, where gradients below 6e-8 are lost"):
+        found = diagonal_fisher(model.half(), [batch], progress=False)
+    apart = language.apart(found, true)
+    assert max(a for n, a in apart.items() if not n.endswith("key.bias")) < 0.01
+
+
 @pytest.mark.parametrize("method", ["hooks", "func", "loop"])
 def test_double_precision_is_kept_until_the_end(method):
     """So that what is tiny but no rounding is not lost in it."""

@@ -51,6 +51,9 @@ def diagonal_fisher(
     "func" maps torch.func.grad over the sequences. "loop" is the reference: a backward pass for every sequence.
     ``progress``: a bar, in a terminal.
 
+    A model in float16 or bfloat16 is computed in its type and added up in float32; float16 loses small gradients, which
+    a warning says.
+
     Raises ``ValueError`` for a loss that is not finite (saying for which sequence), that is not one number a sequence,
     or that depends on the rest of the batch; for a label out of range (saying which); without labelled sequences; and
     for a model that has no loss of its own.
@@ -79,6 +82,12 @@ class FisherSum:
         self.parameters = {n: p for n, p in bare_parameters(model).items() if p.requires_grad}
         self._full = {n: p for n, p in self.parameters.items() if p.numel()}
         self._labels = Labels(self._kind, self.model) if self._kind is not None else None
+        if any(p.dtype == torch.float16 for p in self._full.values()):
+            warnings.warn(
+                "the model is in float16, where gradients below 6e-8 are lost: weights that matter little come out too "
+                "small, or zero; convert it with .float() or .bfloat16()",
+                stacklevel=3,
+            )
         if not self._full:
             raise ValueError(f"no parameter of {type(model).__name__} requires a gradient, so there is nothing to do")
         self.device = next(iter(self.parameters.values())).device

@@ -46,6 +46,9 @@ class Loop:
             raise ValueError(f"the loss of one sequence must have shape (1,), got {tuple(value.shape)}")
         if not value.requires_grad:
             return value.detach(), {}
-        slopes = torch.autograd.grad(value.sum(), list(self.parameters.values()), allow_unused=True)
+        try:
+            slopes = torch.autograd.grad(value.sum(), list(self.parameters.values()), allow_unused=True)
+        except AssertionError as error:  # of Reformer, whose layers compute theirs in training only
+            raise ValueError(f"the model has no gradient in evaluation mode: {error}") from error
         named = zip(self.sums.items(), slopes, strict=True)
         return value.detach(), {name: slope.to(total.dtype) for (name, total), slope in named if slope is not None}

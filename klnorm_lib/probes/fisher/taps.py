@@ -150,8 +150,7 @@ class Taps:
         form = "ids" if ids.dim() and len(ids) == self._rows else None
         if not self._note([name], name.removesuffix(".weight"), form, len(ids) if ids.dim() else 1):
             return out
-        changed = self._expect({"weight": name}, out, lambda delta: embedding(padding, ids, delta, tokens))
-        return out if changed is None else changed
+        return self._expect({"weight": name}, out, lambda delta: embedding(padding, ids, delta, tokens))
 
     def _form(self, x: Tensor) -> str | None:
         """How x has the batch axis: (B, ..., D), or all tokens of all sequences one after the other, (B T, D)."""
@@ -179,17 +178,18 @@ class Taps:
                 return False
         return form is not None or (self._known is not None and self._rows == 1)
 
-    def _expect(self, own: dict[str, str], out: Tensor, contributions: Callable) -> Tensor | None:
-        """Take note of a use; its contributions are made when the gradient of ``out`` arrives."""
-        changed = None
-        if not out.requires_grad:
-            # Parameters are frozen meanwhile, so the graph begins here; a copy may be changed in place.
-            out = changed = out.requires_grad_().clone()
+    def _expect(self, own: dict[str, str], out: Tensor, contributions: Callable) -> Tensor:
+        """Take note of a use; its contributions are made when the gradient of ``out`` arrives.
+
+        Returned is a copy to go on with: a tensor that is changed in place afterwards forgets its hooks.
+        """
+        if not out.requires_grad:  # parameters are frozen meanwhile, so the graph begins here
+            out.requires_grad_()
         for name in own.values():
             self._calls[name] += 1
         once = [contributions]
         out.register_hook(lambda delta: self._hear(own, once.pop()(delta)))
-        return changed
+        return out.clone()
 
     @torch.no_grad()
     def _hear(self, own: dict[str, str], contributions: Iterator[tuple[str, Contribution]]) -> None:
