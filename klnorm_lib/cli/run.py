@@ -54,7 +54,7 @@ def run(
     source: Annotated[str, typer.Option(help="Of the task: auto, hub, mirror or built-in.")] = "auto",
     encoder_source: Annotated[str, typer.Option(help="Of the encoder: auto, hub, mirror or built-in.")] = "auto",
     data: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A file of your own: CSV, TSV, JSON lines or parquet.")
+        str | None, typer.Option(metavar="FILE", help="A file of your own: CSV, TSV, JSON or parquet.")
     ] = None,
     text: Annotated[str | None, typer.Option(metavar="COLUMN", help="Its text column.")] = None,
     text_pair: Annotated[str | None, typer.Option(metavar="COLUMN", help="Its second text column, if any.")] = None,

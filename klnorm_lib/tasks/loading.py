@@ -51,7 +51,7 @@ def load_with_provenance(
 def check_request(size: Any, split_seed: Any) -> None:
     """Raise ``TaskError`` unless ``size`` is a positive integer or None and ``split_seed`` an integer >= 0."""
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-        raise TaskError(f"size must be a positive whole number of rows or None for all, not {size!r}.")
+        raise TaskError(f"size must be a positive whole number of rows, not {size!r}; leave it out to use all.")
     if isinstance(split_seed, bool) or not isinstance(split_seed, int) or split_seed < 0:
         raise TaskError(f"split_seed must be a whole number from 0 on, not {split_seed!r}.")
 

@@ -18,6 +18,15 @@ def validation_rows(size: int) -> int:
     return (2 * size + 5) // 10
 
 
+def least_size(classes: int) -> int:
+    """The smallest ``size`` with which train and validation have a row of every class."""
+    return next(n for n in range(2 * classes, 10 * classes) if _enough(n, classes))
+
+
+def _enough(size: int, classes: int) -> bool:
+    return min(validation_rows(size), size - validation_rows(size)) >= classes
+
+
 def strata(labels: Sequence, regression: bool) -> np.ndarray:
     """Stratum of each row: its class, or the quintile of its score (equal scores share a stratum)."""
     values = np.asarray(labels)
@@ -75,7 +84,10 @@ def split(
     total = len(labels)
     size = total if size is None else size
     if size > total:
-        raise TaskError(f"size {size} is larger than the data: there are {total} rows; ask for at most that or None.")
+        raise TaskError(
+            f"size {size} is larger than the data: there are {total} rows; ask for at most that, or give no size to "
+            "use all."
+        )
     groups, orders = _shuffled(strata(labels, regression), seed)
     counts = [len(order) for order in orders]
     if not regression:
@@ -105,7 +117,7 @@ def split_apart(
         most = max(n for n in range(len(train) + len(validation) + 1) if _fits(n, len(train), len(validation)))
         raise TaskError(
             f"size {size} is larger than the data: a fifth of it is drawn from {len(validation)} rows kept for "
-            f"validation, the rest from {len(train)} training rows; ask for at most {most}, or None for all."
+            f"validation, the rest from {len(train)} training rows; ask for at most {most}, or give no size."
         )
     pools = [_shuffled(strata(labels, False), seed) for labels in (train, validation)]
     lacking = set(pools[0][0]) ^ set(pools[1][0])
@@ -146,9 +158,8 @@ def _check_each_class(counts: list[int], groups: list[int], size: int, names: Se
             raise TaskError(
                 f"label {label!r} has a single row; train and validation need one each: add rows or drop the label."
             )
-    if validation_rows(size) < len(counts) or size - validation_rows(size) < len(counts):
-        smallest = next(n for n in range(size, 10 * len(counts) + 10) if validation_rows(n) >= len(counts))
+    if not _enough(size, len(counts)):
         raise TaskError(
             f"size {size} is too small for one row of each of {len(counts)} classes in train and in validation "
-            f"(a fifth of size); ask for at least {smallest}."
+            f"(a fifth of size); ask for at least {least_size(len(counts))}."
         )

@@ -1,11 +1,13 @@
 """A reader's own file as a task."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
 
 from klnorm_lib import tasks
+from tests.cli import call
 
 
 @pytest.fixture
@@ -158,7 +160,7 @@ def test_a_pair_is_repeated_when_both_texts_are(table):
     [
         (rows(20, ("yes",)), "every row has the label 'yes'; at least two classes"),
         ([*rows(20), "alone,maybe"], "label 'maybe' has a single row"),
-        ([*rows(20), ",yes"], r"column 'text' is empty in row 21 \(counted from 1, header not counted\)"),
+        ([*rows(20), ",yes"], r"column 'text' is empty in row 21 \(line 22\); fill in or delete this row"),
         ([*rows(20), "   ,yes"], "column 'text' is empty in row 21"),
         ([*rows(20), "text without label,"], "the label is missing in row 21"),
         ([f"sentence {i},label {i}" for i in range(60)], "60 different values in 60 rows; is it a text column"),
@@ -190,10 +192,10 @@ def test_unreadable_files(tmp_path):
     with pytest.raises(tasks.TaskError, match="use a file that ends in .csv"):
         tasks.from_file(tmp_path / "mine.xlsx")
     (tmp_path / "cut.jsonl").write_text('{"text": "a", "label": 1}\n{"text": "b", "la')
-    with pytest.raises(tasks.CorruptDataError, match="cut.jsonl is not a readable jsonl file"):
+    with pytest.raises(tasks.CorruptDataError, match="cut.jsonl is not readable as JSON: line 2"):
         tasks.from_file(tmp_path / "cut.jsonl")
     (tmp_path / "latin.csv").write_bytes("text,label\ncaf\xe9,1\n".encode("latin-1"))
-    with pytest.raises(tasks.CorruptDataError, match="check that it is UTF-8"):
+    with pytest.raises(tasks.CorruptDataError, match="latin.csv is not UTF-8: byte 0xe9 in line 2"):
         tasks.from_file(tmp_path / "latin.csv")
 
 
@@ -204,5 +206,34 @@ def test_test_fraction(table, fraction):
 
 
 def test_size_larger_than_what_is_left(table):
-    with pytest.raises(tasks.TaskError, match="size 45 is larger than the data: there are 40 rows"):
+    with pytest.raises(tasks.TaskError, match="size 45 is larger than the data: mine.csv has 50 rows, 10 of them for"):
         tasks.from_file(table("mine.csv", rows()), size=45)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5, 12])
+def test_a_file_that_is_too_small_says_how_many_rows_it_needs(table, classes):
+    def stars(count):
+        return table("stars.csv", [f"text {i},{1 + i % classes}" for i in range(count)])
+
+    few = 3 * classes
+    with pytest.raises(tasks.TaskError, match=rf"stars.csv has {few} rows; {classes} classes need at least") as told:
+        tasks.from_file(stars(few))
+    with pytest.raises(tasks.TaskError, match=rf"stars.csv has {few} rows; {classes} classes need at least"):
+        tasks.from_file(stars(few), size=few - classes)  # no size would do
+    least = int(re.search(r"at least (\d+) rows", str(told.value))[1])
+    assert len(tasks.from_file(stars(least))[0]["validation"]) == classes
+    with pytest.raises(tasks.TaskError, match="classes need at least"):
+        tasks.from_file(stars(least - 1))
+
+
+def test_too_few_scores(table):
+    with pytest.raises(tasks.TaskError, match="add rows"):
+        tasks.from_file(table("scores.csv", [f"text {i},{i + 0.5}" for i in range(4)]))
+
+
+def test_a_warning_reaches_the_screen_of_the_command(table, tmp_path):
+    path = table("mine.csv", [*(f"same text,{i % 2}" for i in range(10)), *(f"text {i},{i % 2}" for i in range(30))])
+    options = ["--label", "label", "--method", "frozen", "--encoder", "tf-idf", "--records", tmp_path / "r.jsonl"]
+    told = call("run", "--data", path, "--text", "text", *options).stderr
+    assert "Note: mine.csv: 5 rows repeat the text of an earlier row with a different label" in told
+    assert "Note: mine.csv: 4 of 40 rows were left out" in told
