@@ -130,5 +130,6 @@ def apart(found: dict[str, torch.Tensor], true: dict[str, torch.Tensor]) -> dict
     assert list(found) == list(true)
     noise = 1e-12 * max(float(t.mean()) for t in true.values())
     return {
-        n: float((found[n] - t).norm() / max(float(t.norm()), noise * t.numel() ** 0.5 * 1e5)) for n, t in true.items()
+        n: float((found[n].double() - t).norm() / max(float(t.double().norm()), noise * t.numel() ** 0.5 * 1e5))
+        for n, t in true.items()
     }

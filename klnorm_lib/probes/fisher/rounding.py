@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from klnorm_lib.probes.fisher.loop import Loop
 from klnorm_lib.probes.fisher.losses import Loss
 
-ALLOWED = 50.0  # times what a change in the last digit did
+ALLOWED = 20.0  # times what a change in the last digit did
 
 
 class Measured(Loop):
     """The loop, done twice: as it is, and with the last digit of every module's output changed at random.
 
-    ``noise``: parameter name -> the sum over sequences of the norm of what that did to the squares. A gradient that
-    is zero but for rounding, as that of a key's bias, changes as a whole; one that is only small does not.
+    ``noise``: parameter name -> what that did to the squares, in absolute values, summed. A gradient that is zero but
+    for rounding, as that of a key's bias, changes as a whole; one that is only small does not.
     """
 
     def __init__(self, model: nn.Module, loss: Loss, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -29,14 +29,14 @@ class Measured(Loop):
     def differs(self, name: str, found: Tensor) -> bool:
         """Whether ``found``, the sum of the squares of one parameter, is another than that of the loop.
 
-        Compared with the parameter's own norm, however small that is, and with what rounding does to it.
+        Compared with the parameter's own size, however small that is, and with what rounding does to it.
         """
-        true, within = self.sums[name], tolerance(self.parameters)
-        underflow = torch.finfo(true.dtype).tiny * true.numel() ** 0.5
-        if float(true.norm()) > underflow and not found.any():
+        true = self.sums[name]
+        size, underflow = size_of(true), torch.finfo(true.dtype).tiny * true.numel()
+        if size > underflow and not found.any():
             return True
-        allowed = within * float(true.norm()) + ALLOWED * self.noise[name] + underflow
-        return not float((found - true).norm()) <= allowed  # so that what is not a number differs
+        allowed = tolerance(self.parameters) * size + ALLOWED * self.noise[name] + underflow
+        return not size_of(found - true) <= allowed  # so that what is not a number differs
 
     def _one(self, row: Mapping[str, Tensor]) -> Tensor:
         value, slopes = self._slopes(row)
@@ -48,8 +48,13 @@ class Measured(Loop):
             self.sums[name].add_(square)
             other = others.pop(name, None)
             if other is not None:
-                self.noise[name] += float(square.sub_(other.square_()).norm())
+                self.noise[name] += size_of(square.sub_(other.square_()))
         return value
+
+
+def size_of(squares: Tensor) -> float:
+    """The sum of absolute values: squares of squares would be lost where gradients are small."""
+    return float(squares.abs().sum())
 
 
 def tolerance(parameters: Mapping[str, nn.Parameter]) -> float:
