@@ -182,6 +182,8 @@ class KLNormLayer(HasAffine, PenaltyLayer):
     autocast says. With ``base`` (a normalisation layer, or one measured) the output becomes :math:`b_0 + \gamma_0\,y`.
     """
 
+    _weight_read = False  # since the forward began
+
     def __init__(
         self, features: int, config: KLNorm, base: MeasuredNorm | nn.Module | None = None, seed: int | None = None
     ) -> None:
@@ -226,7 +228,17 @@ class KLNormLayer(HasAffine, PenaltyLayer):
         """The pretrained scale, for code around the norm that asks for its dtype or device."""
         if not self.has_base:
             raise AttributeError("weight")
+        self._weight_read = self._open
         return self.base_LayerNorm.weight if self.config.train_base else self.base_gamma
+
+    def finish(self, model: nn.Module, outputs: object, as_tuple: bool) -> None:
+        """Raise ``RuntimeError`` if the code around the norm computed with its scale and never called the layer."""
+        read, self._weight_read = self._weight_read, False
+        if read and not self.penalties:
+            raise RuntimeError(
+                f"the code of {type(model).__name__} computes with the scale of a normalisation itself and passes the "
+                "KL-Norm layer in its place by, so nothing was penalised there; use placement='pooled'"
+            )
 
     def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x_hat = self.standardise(x, update=self._open)

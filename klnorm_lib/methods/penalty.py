@@ -113,8 +113,9 @@ class PenaltyLayer(nn.Module):
         """
         if self._open and self.training and self._grad_expected and not torch.is_grad_enabled():
             raise RuntimeError(
-                "a penalised layer runs inside reentrant gradient checkpointing, which would lose its gradient "
-                "silently; pass gradient_checkpointing_kwargs={'use_reentrant': False}"
+                "a penalised layer runs without gradient, and its penalty would be lost silently: inside reentrant "
+                "gradient checkpointing (pass gradient_checkpointing_kwargs={'use_reentrant': False}), or where the "
+                "model's own code runs so (use placement='pooled' where the method has it)"
             )
         if self._open:
             self._check_started()

@@ -75,17 +75,25 @@ def _check_call(base: nn.Module) -> None:
 
 
 def _check_owner(owner: nn.Module, name: str) -> None:
-    """Refuse where the code around the norm computes with its weight, passing a layer by."""
+    """Refuse where the code around the norm computes with its weight, passing a layer by.
+
+    What a constructor does comes before the layer. Code that cannot be recognised is found when it runs, see
+    ``KLNormLayer.finish``.
+    """
     pattern = re.compile(_READS.format(name=re.escape(name)))
     for cls in type(owner).__mro__:
         if cls.__module__.startswith("torch.nn") or cls is object:
             continue
-        try:
-            source = inspect.getsource(cls)
-        except (OSError, TypeError):
-            continue
-        if read := pattern.search(source):
-            raise ValueError(f"{cls.__name__} reads{read.group().replace('.', ' ', 1)} itself, past the norm's forward")
+        for method, function in vars(cls).items():
+            if method == "__init__" or not inspect.isfunction(inspect.unwrap(function)):
+                continue
+            try:
+                source = inspect.getsource(inspect.unwrap(function))
+            except (OSError, TypeError):
+                continue
+            if read := pattern.search(source):
+                read = read.group().replace(".", " ", 1)
+                raise ValueError(f"{cls.__name__} reads{read} itself, past the norm's forward")
 
 
 def _epsilons(base: nn.Module, default: float) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from klnorm_lib.sites.dropouts import Rate, Site, dropout_sites
-from klnorm_lib.sites.walk import Place, encoder_of, places, unwrap
+from klnorm_lib.sites.walk import Place, encoder_of, has_task, places, unwrap
 
 __all__ = ["Rate", "Site", "classifier_path", "dropout_sites", "encoder_of", "norm_paths", "unwrap"]
 
@@ -13,20 +13,35 @@ __all__ = ["Rate", "Site", "classifier_path", "dropout_sites", "encoder_of", "no
 def classifier_path(model: nn.Module) -> str:
     """Dotted name, in ``unwrap(model)``, of the linear layer that makes the logits.
 
-    It is the last one outside the encoder with as many outputs as the model has labels, or else the last one. If
-    peft adapts the layer, the name is that of the adapted layer; of a layer that peft keeps a trainable copy of,
-    the name of the active copy. Raises ``ValueError`` for a model without a head.
+    It is the last one outside the encoder with as many outputs as the model has labels, or else the last one; where
+    there is none outside (HGNetV2, Perceiver), the only one of the model with so many outputs. If peft adapts the
+    layer, the name is that of the adapted layer; of a layer that peft keeps a trainable copy of, the name of the
+    active copy. Raises ``ValueError`` for a model without a head, or with two beside each other.
     """
     inner = unwrap(model)
     encoder = encoder_of(inner)
-    head = [] if encoder is inner else [p for p in _outside(inner, encoder) if _is_linear(p.module)]
-    if not head:
+    labels = getattr(inner.config, "num_labels", None)
+    head = [] if encoder is inner else _linear(inner, leave_out=encoder)
+    fitting = [p for p in head or _linear(inner) if _outputs(p.module) == labels]
+    if not head and (len(fitting) != 1 or not has_task(inner)):
         raise ValueError(
             f"{type(inner).__name__} has no linear layer outside its encoder, so no classifier; "
             "load it with AutoModelForSequenceClassification or AutoModelForAudioClassification"
         )
-    labels = getattr(inner.config, "num_labels", None)
-    return ([p for p in head if _outputs(p.module) == labels] or head)[-1].path
+    _refuse_several(inner, fitting)
+    return (fitting or head)[-1].path
+
+
+def _refuse_several(inner: nn.Module, found: list[Place]) -> None:
+    """Raise for classifiers beside each other, of which the model averages the scores (SwiftFormer)."""
+    last = found[-1] if found else None
+    same = [p for p in found if p.role.rpartition(".")[0] == last.role.rpartition(".")[0]]
+    same = [p for p in same if _base(p.module).in_features == _base(last.module).in_features != _outputs(last.module)]
+    if len(same) > 1:
+        raise ValueError(
+            f"{type(inner).__name__} has {len(same)} classifiers, {', '.join(p.path for p in same)}: a layer before "
+            "one of them would leave the others out; use placement='internal' where the method has it"
+        )
 
 
 def norm_paths(model: nn.Module) -> list[str]:
@@ -51,12 +66,12 @@ def norm_paths(model: nn.Module) -> list[str]:
     return list(found.values())
 
 
-def _outside(inner: nn.Module, encoder: nn.Module) -> list[Place]:
-    inside = {id(m) for m in encoder.modules()}
+def _linear(inner: nn.Module, leave_out: nn.Module | None = None) -> list[Place]:
+    inside = set() if leave_out is None else {id(m) for m in leave_out.modules()}
     found: dict[str, Place] = {}
     for place in places(inner):
-        if id(place.module) not in inside and place.role:
-            found.setdefault(place.role, place) if _is_linear(place.module) else None
+        if id(place.module) not in inside and place.role and _is_linear(place.module):
+            found.setdefault(place.role, place)
     return list(found.values())
 
 

@@ -17,8 +17,9 @@ def real_positions(config, mask: Tensor | None, length: int) -> Tensor | None:
     the models' ``_get_feat_extract_output_lengths``: a frame is real if all that it has read is. The convolution
     that has just run is the one after which the padded batch has ``length`` frames. SEW then joins
     ``squeeze_factor`` frames, of which one real one is enough, as in its own attention mask. Positions beyond the
-    mask's are padding that the model itself added, as Longformer does to fill its window. For other encoders that
-    shorten their input the share of real positions is carried over. An example keeps one position at least.
+    mask's are padding that the model itself added, as Longformer does to fill its window. CANINE pools characters, of
+    which one real one is enough; Perceiver's latents are all real. For other encoders that shorten their input the
+    share of real positions is carried over. An example keeps one position at least.
     """
     if mask is None or mask.ndim != 2:
         return None
@@ -26,6 +27,11 @@ def real_positions(config, mask: Tensor | None, length: int) -> Tensor | None:
         return mask.bool()
     if length > mask.shape[1]:
         return torch.nn.functional.pad(mask.bool(), (0, length - mask.shape[1]))
+    if length == getattr(config, "num_latents", None):  # Perceiver's, each of which reads all tokens
+        return mask.new_ones(mask.shape[0], length).bool()
+    rate = getattr(config, "downsampling_rate", None)  # CANINE's, whose pools are real if one character is
+    if rate and length == mask.shape[1] // rate:
+        return torch.nn.functional.max_pool1d(mask.float(), rate).bool()
     if hasattr(config, "separate_cls") and (pooled := _pooled_mask(mask, config, length)) is not None:
         return pooled
     real, total = mask.sum(1), mask.shape[1]

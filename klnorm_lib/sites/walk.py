@@ -69,10 +69,15 @@ def encoder_of(model: nn.Module) -> nn.Module:
 
     inner = unwrap(model)
     encoder = inner.base_model
-    if encoder is not inner or not any(re.search(r"For[A-Z]", cls.__name__) for cls in type(inner).__mro__):
+    if encoder is not inner or not has_task(inner):
         return encoder
     parts = [child for child in inner.children() if isinstance(child, PreTrainedModel)]
     return max(parts, key=lambda part: sum(p.numel() for p in part.parameters()), default=inner)
+
+
+def has_task(model: nn.Module) -> bool:
+    """Whether ``model`` is made for a task, by the name of its class or of one it inherits from (``...For...``)."""
+    return any(re.search(r"For[A-Z]", cls.__name__) for cls in type(model).__mro__)
 
 
 @dataclass(frozen=True)

@@ -24,28 +24,41 @@ _MAPPINGS = {
     "text": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
     "audio": "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES",
     "image": "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+    "masked": "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
+    "causal": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
 }
+_CLASSIFIERS = ("text", "audio", "image")
 _AUTO = {
     "text": "AutoModelForSequenceClassification",
     "audio": "AutoModelForAudioClassification",
     "image": "AutoModelForImageClassification",
+    "masked": "AutoModelForMaskedLM",
+    "causal": "AutoModelForCausalLM",
 }
 
 
 def names() -> list[str]:
     """The kind and model type of every sequence, audio and image classifier."""
-    return [
-        f"{kind}/{model_type}"
-        for kind, mapping in _MAPPINGS.items()
-        for model_type in sorted(getattr(modeling_auto, mapping))
-    ]
+    return [f"{kind}/{model_type}" for kind in _CLASSIFIERS for model_type in sorted(_types(kind))]
+
+
+def language_models() -> list[str]:
+    """``masked/`` or ``causal/`` and the model type of every language model of which there is no classifier."""
+    known = _types("text")
+    masked = _types("masked") - known
+    causal = _types("causal") - known - masked
+    return [*(f"masked/{kind}" for kind in sorted(masked)), *(f"causal/{kind}" for kind in sorted(causal))]
+
+
+def _types(kind: str) -> set[str]:
+    return set(getattr(modeling_auto, _MAPPINGS[kind]))
 
 
 def config(name: str) -> PreTrainedConfig:
     """The configuration of a small model of this name."""
     kind, model_type = name.split("/")
     known = AutoConfig.for_model(model_type)
-    fields = _fields(known, kind == "text", sizes.OVERRIDES.get(name, {}))
+    fields = _fields(known, kind not in ("audio", "image"), sizes.OVERRIDES.get(name, {}))
     classes = getattr(modeling_auto, _MAPPINGS[kind])[model_type]
     named = {"architectures": [classes[0]]} if isinstance(classes, tuple) else {}
     return type(known)(**fields, **named, num_labels=LABELS)
@@ -111,13 +124,14 @@ def batch(
     kind = name.split("/")[0]
     draw = torch.Generator().manual_seed(1)
     labels = {"labels": torch.arange(rows) % LABELS}
-    if kind == "text":
+    if kind not in ("audio", "image"):
         ids = torch.randint(5, VOCABULARY - 5, (rows, TOKENS), generator=draw)
         real = [TOKENS - 6 if ragged and row == 1 else TOKENS for row in range(rows)]
         for row, length in enumerate(real):
             ids[row, length - 1 :] = PAD
             ids[row, length - 1] = EOS
         ids = torch.nn.functional.pad(ids, (0, pads), value=PAD)
+        labels = labels if kind == "text" else {"labels": ids.masked_fill(ids == PAD, -100)}
         return {"input_ids": ids, "attention_mask": _mask(real, ids.shape[1]), **labels}
     if kind == "image":
         return _image(name, model, rows, draw) | labels

@@ -148,6 +148,22 @@ def depends(name: str, model: PreTrainedModel) -> float:
     return float((logits_of(model, batches[0]) - logits_of(model, batches[1])).abs().max())
 
 
+@torch.no_grad()
+def inside_depends(name: str, model: PreTrainedModel) -> float:
+    """By how much the logits, or what stands at real positions inside, move beside 16 more pads."""
+    moves = depends(name, model)
+    if not architectures.takes_padding(name, model):
+        return moves
+    batches = [architectures.batch(name, model, pads=pads, ragged=True) for pads in (0, PADS)]
+    inside = [model.eval()(**batch, output_hidden_states=True) for batch in batches]
+    mask = batches[0]["attention_mask"].bool()
+    for key in ("hidden_states", "encoder_hidden_states"):
+        for one, other in zip(*((output.get(key) or ()) for output in inside), strict=True):
+            if one.shape[:2] == mask.shape and one.shape[0] == other.shape[0]:
+                moves = max(moves, float((one - other[:, : one.shape[1]])[mask].abs().max()))
+    return moves
+
+
 def padding(name: str) -> str:
     """Logits of the plain model do not depend on padding; where they do, by how much."""
     model = built(name)
@@ -160,12 +176,11 @@ def padding(name: str) -> str:
 def internal(name: str) -> str:
     """The same function at the start; then the formula's penalty in every layer, over real positions, with gradient."""
     model = built(name)
-    moves = depends(name, model)
+    moves = inside_depends(name, model)
     batch = architectures.batch(name, model, ragged=True)
     plain = logits_of(model, batch)
     apply(model, KLNorm(placement="internal", beta=1.0))
-    gap, size = float((logits_of(model, batch) - plain).abs().max()), float(plain.abs().max())
-    demand(gap <= min(SAME * max(1.0, size), 1e-3 * size), f"logits of {size:.2g} move by {gap:.2g} at the start")
+    check_start(logits_of(model, batch), plain)
     layers = moved(model)
     totals = []
     for pads in (0, PADS) if architectures.takes_padding(name, model) else (0,):
@@ -181,6 +196,30 @@ def internal(name: str) -> str:
         totals.append(penalty)
     if moves < SAME:
         near("the penalty beside 16 more pads", totals[-1], totals[0])
+    loss_gradient(output.loss, {id(layer): layer for layer, _, _ in ran}.values())
+    return "ok"
+
+
+def check_start(logits: Tensor, plain: Tensor) -> None:
+    """Raise ``Fault`` unless the logits are those of the plain model."""
+    gap, size = float((logits - plain).abs().max()), float(plain.abs().max())
+    demand(gap <= min(SAME * max(1.0, size), 1e-3 * size), f"logits of {size:.2g} move by {gap:.2g} at the start")
+
+
+def start(name: str) -> str:
+    """KL-Norm inside a language model is the same function at the start, and its penalty is in the loss."""
+    model = built(name)
+    batch = architectures.batch(name, model, ragged=True)
+    plain = logits_of(model, batch)
+    apply(model, KLNorm(placement="internal", beta=1.0))
+    check_start(logits_of(model, batch), plain)
+    layers = moved(model)
+    ran: list[tuple[KLNormLayer, Tensor, float]] = []
+    with watched(layers, ran):
+        output = model.train()(**batch)
+    penalty = float(auxiliary_loss(model).detach())
+    near("the sum over layers", penalty, sum(own for _, _, own in ran))
+    demand(penalty > 0, "no penalty")
     loss_gradient(output.loss, {id(layer): layer for layer, _, _ in ran}.values())
     return "ok"
 
@@ -316,13 +355,21 @@ CHECKS: dict[str, Callable[[str], str]] = {
 }
 
 
+OF_LANGUAGE_MODELS: dict[str, Callable[[str], str]] = {"start": start}
+
+
+def checks_of(name: str) -> list[str]:
+    """The checks of a classifier, or of a language model of which there is no classifier."""
+    return list(OF_LANGUAGE_MODELS if name.startswith(("masked/", "causal/")) else CHECKS)
+
+
 def run(name: str, check: str) -> str:
     """The answer of one check on one architecture; an error that is no refusal of this library's is a fault."""
     transformers.logging.set_verbosity_error()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return CHECKS[check](name)
+            return (CHECKS | OF_LANGUAGE_MODELS)[check](name)
         except Exception as error:
             return answer_of(error)
 
@@ -341,4 +388,4 @@ def answer_of(error: Exception) -> str:
 
 def everything(name: str) -> dict[str, str]:
     """Check -> its answer, for one architecture."""
-    return {check: run(name, check) for check in CHECKS}
+    return {check: run(name, check) for check in checks_of(name)}

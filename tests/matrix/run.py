@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import platform
 import time
+from datetime import UTC, datetime
 from importlib.metadata import version
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -23,27 +24,28 @@ LIMIT = 120.0  # seconds for one architecture
 VERSIONS = ("torch", "transformers", "safetensors", "numpy")
 
 
-def answers(name: str, checks: list[str], sender: Connection) -> None:
-    """In the architecture's own process: send what it was built with, then each check's answer."""
+def answers(name: str, sender: Connection) -> None:
+    """In the architecture's own process: send each check's answer, or that a plain small model does not run."""
     import torch
     import transformers
 
     from tests.matrix import architectures
-    from tests.matrix.checks import run
+    from tests.matrix.checks import checks_of, run
 
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
-        architectures.build(name)
-    except (ImportError, ValueError) as error:
-        sender.send(("not built", " ".join(str(error).split()).removeprefix(f"{name}: ")))
+        model = architectures.build(name)
+        model(**architectures.batch(name, model))
+    except Exception as error:
+        sender.send(("not built", " ".join(str(error).split()).removeprefix(f"{name}: ") or type(error).__name__))
         return
-    for check in checks:
+    for check in checks_of(name):
         sender.send((check, run(name, check)))
 
 
-def all_answers(names: list[str], checks: list[str], jobs: int, minutes: float):
+def all_answers(names: list[str], jobs: int, minutes: float):
     """Yield (name, check -> answer); what takes longer than ``LIMIT`` is stopped, and its open checks are faults."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.matrix.checks"])  # imported once, not by each process
@@ -52,7 +54,7 @@ def all_answers(names: list[str], checks: list[str], jobs: int, minutes: float):
     while running or (waiting and time.monotonic() < stop):
         while waiting and len(running) < jobs and time.monotonic() < stop:
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=answers, args=(waiting[0], checks, sender))
+            process = context.Process(target=answers, args=(waiting[0], sender))
             process.start()
             sender.close()
             running[receiver] = (waiting.pop(0), process, time.monotonic(), {})
@@ -63,25 +65,28 @@ def all_answers(names: list[str], checks: list[str], jobs: int, minutes: float):
             except EOFError:
                 name, process, _, found = running.pop(receiver)
                 process.join()
-                yield name, closed(found, checks, f"the process ended with {process.exitcode}")
+                yield name, closed(name, found, f"the process ended with {process.exitcode}")
         for receiver, (name, process, began, found) in list(running.items()):
             if time.monotonic() - began > LIMIT:
                 process.kill()
                 process.join()
                 del running[receiver]
-                yield name, closed(found, checks, f"not finished after {LIMIT:g} s")
+                yield name, closed(name, found, f"not finished after {LIMIT:g} s")
 
 
-def closed(found: dict[str, str], checks: list[str], why: str) -> dict[str, str]:
+def closed(name: str, found: dict[str, str], why: str) -> dict[str, str]:
     """``found`` with the checks that have no answer as faults."""
-    return found if "not built" in found else {check: found.get(check, f"FAULT: {why}") for check in checks}
+    from tests.matrix.checks import checks_of
+
+    return found if "not built" in found else {check: found.get(check, f"FAULT: {why}") for check in checks_of(name)}
 
 
-def written(out: Path, built: dict, left: dict, checks: list[str]) -> None:
+def written(out: Path, built: dict, left: dict) -> None:
     """Write the record, whole or not at all."""
     record = {
+        "schema_version": 1,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
-        "checks": checks,
         "architectures": dict(sorted(built.items())),
         "not_built": dict(sorted(left.items())),
     }
@@ -92,11 +97,9 @@ def written(out: Path, built: dict, left: dict, checks: list[str]) -> None:
 
 def main() -> None:
     from tests.matrix import architectures
-    from tests.matrix.checks import CHECKS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", help="names such as text/bert; all without it")
-    parser.add_argument("--checks", nargs="*", choices=list(CHECKS), default=list(CHECKS))
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further one after that long")
     parser.add_argument("--out", type=Path, default=studies.path("matrix.json"))
@@ -106,15 +109,14 @@ def main() -> None:
     if args.out.exists() and not args.again:
         record = json.loads(args.out.read_text(encoding="utf-8"))
         built, left = record["architectures"], record["not_built"]
-    missing = [n for n in architectures.names() if n not in left and set(args.checks) - set(built.get(n, {}))]
-    names = args.only or missing
-    for number, (name, found) in enumerate(all_answers(names, args.checks, args.jobs, args.minutes), 1):
+    every = [*architectures.names(), *architectures.language_models()]
+    names = args.only or [name for name in every if name not in built and name not in left]
+    for number, (name, found) in enumerate(all_answers(names, args.jobs, args.minutes), 1):
         if "not built" in found:
             left[name] = found["not built"]
         else:
-            built[name] = {check: {**built.get(name, {}), **found}.get(check) for check in CHECKS}
-            built[name] = {check: answer for check, answer in built[name].items() if answer is not None}
-        written(args.out, built, left, list(CHECKS))
+            built[name] = found
+        written(args.out, built, left)
         faults = {check: answer for check, answer in found.items() if answer.startswith("FAULT")}
         print(f"{number}/{len(names)} {name} {faults or 'no fault'}", flush=True)
 

@@ -122,14 +122,21 @@ def test_an_error_of_another_library_is_a_fault_and_no_refusal(monkeypatch):
     assert checks.run("text/bert", "internal").startswith("FAULT: RuntimeError in ")
 
 
-def test_the_record_goes_on_where_it_ended(tmp_path, monkeypatch, capsys):
+def test_a_norm_that_is_another_function_is_found_inside_a_language_model(monkeypatch):
+    assert checks.checks_of("causal/mamba") == ["start"]
+    assert checks.run("causal/mamba", "start") == "ok"
+    monkeypatch.setattr(checks, "logits_of", lambda model, batch: torch.rand(3, 4))
+    assert checks.run("causal/mamba", "start").startswith("FAULT: logits of ")
+
+
+def test_the_record_goes_on_where_it_ended(tmp_path, monkeypatch):
     out = tmp_path / "part.json"
     answered = []
 
-    def all_answers(names, wanted, jobs, minutes):
+    def all_answers(names, jobs, minutes):
         for name in names[:2]:
             answered.append(name)
-            yield name, dict.fromkeys(wanted, "ok") if name != "text/arcee" else {"not built": "too large"}
+            yield name, {"pooled": "ok"} if name != "text/arcee" else {"not built": "too large"}
 
     monkeypatch.setattr(run, "all_answers", all_answers)
     monkeypatch.setattr("sys.argv", ["run", "--out", str(out)])
@@ -139,5 +146,5 @@ def test_the_record_goes_on_where_it_ended(tmp_path, monkeypatch, capsys):
 
 
 def test_a_process_that_ends_early_leaves_faults():
-    found = run.closed({"pooled": "ok"}, ["pooled", "internal"], "the process ended with -9")
-    assert found == {"pooled": "ok", "internal": "FAULT: the process ended with -9"}
+    found = run.closed("text/bert", {"pooled": "ok"}, "the process ended with -9")
+    assert found == {name: "ok" if name == "pooled" else "FAULT: the process ended with -9" for name in checks.CHECKS}

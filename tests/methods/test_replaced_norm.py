@@ -23,6 +23,9 @@ SAME = {
     "cohere": lambda: T.CohereForCausalLM(T.CohereConfig(**GROUPED)),
     "llama": lambda: T.LlamaForSequenceClassification(T.LlamaConfig(**GROUPED)),
     "squeezebert": lambda: T.SqueezeBertForSequenceClassification(T.SqueezeBertConfig(**SIZE, embedding_size=32)),
+    "mpt": lambda: T.MptForSequenceClassification(  # its constructor takes the bias of its norms away
+        T.MptConfig(d_model=32, n_heads=4, n_layers=2, vocab_size=60, expansion_ratio=2, pad_token_id=0)
+    ),
     "mamba": lambda: T.MambaForCausalLM(
         T.MambaConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2, state_size=4)
     ),
@@ -108,6 +111,23 @@ class Reader(nn.Module):
 
     def forward(self, x):
         return nn.functional.layer_norm(x, (8,), self.norm.weight)
+
+
+class BertPassingBy(T.BertForSequenceClassification):
+    def __init__(self, config):
+        super().__init__(config)
+        self.bert.embeddings.forward = self.embedded
+
+    def embedded(self, input_ids, **kwargs):
+        x, norm = self.bert.embeddings.word_embeddings(input_ids), self.bert.embeddings.LayerNorm
+        return nn.functional.layer_norm(x, (32,), norm.weight)
+
+
+def test_code_that_passes_a_layer_by_is_found_when_it_runs():
+    model = BertPassingBy(T.BertConfig(**SIZE))
+    apply(model, KLNorm(placement="internal"))
+    with pytest.raises(RuntimeError, match="passes the KL-Norm layer in its place by"):
+        model(IDS, labels=torch.tensor([0, 1]))
 
 
 def test_norms_that_do_more_are_refused_with_the_reason():

@@ -44,12 +44,12 @@ def diagonal_fisher(
     ``batches``: dicts of tensors with one row a sequence; they are moved to the model's device. ``loss``: a function
     (model, batch) -> (B,), each value dependent on its own sequence only. None for transformers' masked, causal and
     sequence-to-sequence language models (mean cross-entropy over the sequence's labelled tokens, -100 where there is
-    no label) and classifiers of sequences or sound (cross-entropy, -100 for a row without a class; squared error where
-    transformers has it, then every number is a score); a sequence without any label has no loss and is not counted,
-    which a warning says. ``method``: "hooks" takes one backward pass a batch and keeps one sequence's gradient of one
-    parameter at a time; what it cannot separate by sequence goes to torch.func or a loop, and a warning names it.
-    "func" maps torch.func.grad over the sequences. "loop" is the reference: a backward pass for every sequence.
-    ``progress``: a bar, in a terminal.
+    no label) and classifiers of sequences, sound or images (cross-entropy, -100 for a row without a class; squared
+    error where transformers has it, then every number is a score); a sequence without any label has no loss and is
+    not counted, which a warning says. ``method``: "hooks" takes one backward pass a batch and keeps one sequence's
+    gradient of one parameter at a time; what it cannot separate by sequence goes to torch.func or a loop, and a warning
+    names it. "func" maps torch.func.grad over the sequences. "loop" is the reference: a backward pass for every
+    sequence. ``progress``: a bar, in a terminal.
 
     A model in float16 or bfloat16 is computed in its type and added up in float32; float16 loses small gradients, which
     a warning says.

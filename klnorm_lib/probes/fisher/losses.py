@@ -29,19 +29,25 @@ def kind_of(model: nn.Module) -> str:
         "causal": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         "classification": auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
         "classification of sound": auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
+        "classification of images": auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
     }
     inner = bare(model)
     for ancestor in type(inner).__mro__:
-        kinds = [kind for kind, names in lists.items() if ancestor.__name__ in set(names.values())]
+        kinds = [kind for kind, names in lists.items() if ancestor.__name__ in _classes(names)]
         if "seq2seq" in kinds:  # some are listed as masked language models as well
             kinds = ["seq2seq"] if getattr(inner.config, "is_encoder_decoder", False) else kinds
         if kinds:
             return kinds[0].split()[0]
     raise ValueError(
         f"no loss is defined for {type(inner).__name__}; supported are masked, causal and sequence-to-sequence "
-        "language models and classifiers of sequences or sound of transformers. Give loss=, a function "
+        "language models and classifiers of sequences, sound or images of transformers. Give loss=, a function "
         "(model, batch) -> (B,)"
     )
+
+
+def _classes(names: Mapping[str, str | tuple[str, ...]]) -> set[str]:
+    """The classes of a list of transformers, where a model type may have several."""
+    return {cls for value in names.values() for cls in ((value,) if isinstance(value, str) else value)}
 
 
 def problem_of(model: nn.Module, labels: Tensor) -> str:
