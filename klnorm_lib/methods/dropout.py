@@ -9,17 +9,20 @@ sites already; the method sets their rates, and then measures in a forward pass 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from types import MappingProxyType
 from typing import ClassVar
 
 from torch import nn
 
+from klnorm_lib.methods.added_dropout import add_dropout
 from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import Method, drawing
 from klnorm_lib.methods.contract.undo import Undo, undo_on_error
 from klnorm_lib.probes import rates as measured
+from klnorm_lib.probes.missing import MissingPlace, missing_places
 from klnorm_lib.sites import Site, dropout_sites, encoder_of
 
 DEFAULT_P = 0.1
@@ -45,8 +48,11 @@ class Dropout(Method):
     """Set the encoder's dropout rates: ``Dropout(p=0.05)`` at every site, ``Dropout(rates={site: p})`` at those named.
 
     ``klnorm_lib.effective_rates(model)`` lists a model's sites. Dropout of the classifier, pooler dropout and
-    layer-drop are left alone. A rate of 1 is allowed and zeroes the site in training: at ``attention_output`` or
-    ``ffn_output`` the residual stream goes on without the block; at ``embeddings`` nothing of the input is left.
+    layer-drop are left alone. With ``add_missing`` dropout is put at ``embeddings``, ``attention_output`` and
+    ``ffn_output`` where the architecture has none (Llama and its kin have ``attention_probs`` alone): the report says
+    so, the model is saved with it, and it is measured like any other. Attention weights cannot be reached this way.
+    A rate of 1 is allowed and zeroes the site in training: at ``attention_output`` or ``ffn_output`` the residual
+    stream goes on without the block; at ``embeddings`` nothing of the input is left.
 
     Raises ``ValueError`` for a rate outside [0, 1] or NaN, for no rate at all, and for both ``p`` and ``rates``;
     ``TypeError`` for a rate that is not a number. ``attach`` raises ``ValueError`` for an unknown site or a model
@@ -62,8 +68,16 @@ class Dropout(Method):
         "probability for every site, in [0, 1]; not used, and None, when ``rates`` is given",
     )
     rates: Mapping[str, float] | None = argument(None, "site name -> probability; sites that are not named keep theirs")
+    add_missing: bool = argument(
+        False,
+        "put dropout where the architecture has none: with ``p`` at every such place, with ``rates`` at those named",
+    )
+
+    later: ClassVar[Mapping[str, object]] = MappingProxyType({"add_missing": False})
 
     def __post_init__(self) -> None:
+        if not isinstance(self.add_missing, bool):
+            raise TypeError(f"add_missing must be True or False, got {self.add_missing!r}")
         if self.rates is None:
             if self.p is None:
                 raise ValueError("Dropout needs a rate: give p (every site) or rates (site name -> p)")
@@ -96,13 +110,15 @@ class Dropout(Method):
 
         The measurement is one small forward pass of the encoder. It is left out only when parameters are on the
         meta device, where nothing can run; measure such a model with ``effective_rates`` once it has weights.
-        On an error the model keeps the rates that it had.
+        On an error the model keeps the rates that it had. Of a site that was added the line says "added".
         """
-        sites = dropout_sites(model)
-        wanted = self._wanted(sites)
-        lines = [f"{name}: {sites[name].get():g} -> {p:g}" for name, p in wanted.items()]
         with undo_on_error(model) as undo:
+            added = self._add(model, undo)
+            sites = dropout_sites(model)
+            wanted = self._wanted(sites)
+            lines = [f"{n}: {'added' if n in added else f'{sites[n].get():g}'} -> {p:g}" for n, p in wanted.items()]
             _refuse_taken(sites, wanted, undo)
+            self._make_noise([sites[name] for name in wanted], undo)
             for name, p in wanted.items():
                 for rate in sites[name].rates:
                     undo.set(rate.module, rate.attribute, p)
@@ -110,13 +126,36 @@ class Dropout(Method):
                 _check(model, wanted, self.noise)
         return lines
 
+    def _add(self, model: nn.Module, undo: Undo) -> set[str]:
+        """Put dropout where there is none, and return the names of the new sites."""
+        if not self.add_missing:
+            return set()
+        places = places_to_add(model)
+        names = [name for name in places if self.rates is None or name in self.rates]
+        for name in names:
+            add_dropout(name, places[name], 0.0, undo)
+        return set(names)
+
+    def _make_noise(self, sites: Sequence[Site], undo: Undo) -> None:
+        """Have ``sites`` draw the method's kind of noise, Bernoulli as they are."""
+
     def _wanted(self, sites: Mapping[str, Site]) -> dict[str, float]:
         if self.rates is None:
             return dict.fromkeys(sites, self.p)
         unknown = sorted(set(self.rates) - set(sites))
         if unknown:
-            raise ValueError(f"unknown dropout site {', '.join(unknown)}; this model has {', '.join(sites)}")
+            raise ValueError(
+                f"unknown dropout site {', '.join(unknown)}; this model has {', '.join(sites)}, and add_missing=True "
+                "adds embeddings, attention_output and ffn_output where it has none"
+            )
         return {name: self.rates[name] for name in sites if name in self.rates}
+
+
+def places_to_add(model: nn.Module) -> Mapping[str, MissingPlace]:
+    """Site -> where dropout can be put; raises ``ValueError`` where that cannot be tried out."""
+    if any(parameter.is_meta for parameter in encoder_of(model).parameters()):
+        raise ValueError("add_missing needs a model with weights: where dropout is missing is seen in a forward pass")
+    return missing_places(model)
 
 
 def _refuse_taken(sites: Mapping[str, Site], wanted: Mapping[str, float], undo: Undo) -> None:

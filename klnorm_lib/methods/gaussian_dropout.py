@@ -11,16 +11,17 @@ and y = a in evaluation. What is lost against dropout is the zeros; the second-o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
 
 from klnorm_lib.methods.arguments import argument
-from klnorm_lib.methods.contract.undo import undo_on_error
+from klnorm_lib.methods.contract.undo import Undo
 from klnorm_lib.methods.dropout import DEFAULT_P, Dropout
 from klnorm_lib.methods.gaussian_noise import noisy, redirected
-from klnorm_lib.sites import Site, dropout_sites
+from klnorm_lib.sites import Site
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,11 @@ class GaussianDropout(Dropout):
 
     def attach(self, model: nn.Module) -> list[str]:
         """Put the noise in place of dropout at the sites, set the rates, and measure that both took."""
-        sites = dropout_sites(model)
-        changes = [change for name in self._wanted(sites) for change in _changes(sites[name])]
-        with undo_on_error(model) as undo:
-            for change in changes:
-                undo.set(*change)
-            return [f"{line}, Gaussian" for line in super().attach(model)]
+        return [f"{line}, Gaussian" for line in super().attach(model)]
+
+    def _make_noise(self, sites: Sequence[Site], undo: Undo) -> None:
+        for change in [change for site in sites for change in _changes(site)]:
+            undo.set(*change)
 
 
 def _changes(site: Site) -> list[tuple[nn.Module, str, object]]:

@@ -19,6 +19,7 @@ from klnorm_lib.functional.noise import gaussian_dropout
 from klnorm_lib.methods.contract.model_class import rebuild
 
 ATTENTION = "klnorm_gaussian"
+_NOT_UNDERSTOOD = ("softcap", "s_aux", "position_bias")
 _UNDERSTOOD = ("eager", "sdpa")  # whose masks `gaussian_attention` can read
 
 
@@ -58,11 +59,25 @@ class GaussianConfig:
 def gaussian_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):
     """Attention with Gaussian noise on its weights; without dropout (in evaluation) the model's own function.
 
-    Shapes: query (B, H, T, d), key and value (B, H, S, d) -> (B, T, H, d) and the weights (B, H, T, S).
+    Shapes: query (B, H, T, d), key and value (B, H or fewer, S, d) -> (B, T, H, d) and the weights (B, H, T, S). Heads
+    that share keys are those of grouped-query attention; without a mask a decoder's attention is causal, as in
+    transformers' own sdpa. Raises ``ValueError`` where the model asks for more than a softmax (capped scores, sinks).
     """
     if dropout == 0.0:
         own = _own_function(module)
         return own(module, query, key, value, attention_mask, scaling=scaling, dropout=0.0, **kwargs)
+    more = [name for name in _NOT_UNDERSTOOD if kwargs.get(name) is not None]
+    if more:
+        raise ValueError(
+            f"the attention of {type(module).__name__} has {', '.join(more)}, which Gaussian dropout does not know; "
+            "give rates for the other sites: GaussianDropout(rates={...})"
+        )
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    is_causal = kwargs.get("is_causal")
+    if attention_mask is None and (getattr(module, "is_causal", False) if is_causal is None else is_causal):
+        attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
     scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if attention_mask is not None:
         keep = attention_mask.dtype == torch.bool

@@ -17,18 +17,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from klnorm_lib.methods import rate_rules
+from klnorm_lib.methods.added_dropout import add_dropout
 from klnorm_lib.methods.arguments import argument
 from klnorm_lib.methods.contract.method import Method, whole_numbers
-from klnorm_lib.methods.dropout import Dropout
+from klnorm_lib.methods.contract.undo import Undo
+from klnorm_lib.methods.dropout import Dropout, places_to_add
 from klnorm_lib.methods.origin import check_weights, named_origin
 from klnorm_lib.probes.fisher.tensors import FisherTensors
 from klnorm_lib.probes.upstream import site_tensors
-from klnorm_lib.sites import dropout_sites
+from klnorm_lib.sites.dropouts import known_sites
 from klnorm_lib.sites.names import tensor_sites
 from klnorm_lib.sites.scores import AGGREGATIONS, site_scores
 from klnorm_lib.sites.walk import bare_parameters, encoder_of
@@ -81,6 +84,13 @@ class GuidedDropout(Method):
         "mean rate over the sites to which all rates are scaled, in [0, 1); None: as they are",
     )
     seed: int | None = argument(None, "of rule ``random``; None counts as 0, and in a study as the run's own seed")
+    add_missing: bool = argument(
+        False,
+        "put dropout at embeddings, attention_output and ffn_output where the architecture has none, and rank those "
+        "sites with the others",
+    )
+
+    later: ClassVar[Mapping[str, object]] = MappingProxyType({"add_missing": False})
 
     def __post_init__(self) -> None:
         if self.rates is not None:
@@ -119,20 +129,21 @@ class GuidedDropout(Method):
         match_mean: float | None = None,
         seed: int = 0,
         model: nn.Module | None = None,
+        add_missing: bool = False,
     ) -> GuidedDropout:
         """The method with its rates made from ``fisher`` now, or, where that takes a model, when it is applied.
 
         ``fisher``: parameter name -> tensor (what ``diagonal_fisher`` returns), a ``FisherTable``, or the name or path
         of one. ``model``: of which encoder it is; None: the model that ``diagonal_fisher`` saw. Where there is none (a
         file), the names of the parameters have to tell, which those of the encoders in ``klnorm_lib.sites.names`` do;
-        for another encoder ``rates`` stays None until the method is applied. Raises what
+        for another encoder, and with ``add_missing``, ``rates`` stays None until the method is applied. Raises what
         :func:`klnorm_lib.sites.scores.site_scores` and :func:`klnorm_lib.methods.rate_rules.rates_from_scores` raise,
         and ``FileNotFoundError``.
         """
         source = str(fisher) if isinstance(fisher, (str, PathLike)) else _name_of(fisher)
-        method = cls(None, source, rule, p_upper, p_lower, aggregation, match_mean, seed)
+        method = cls(None, source, rule, p_upper, p_lower, aggregation, match_mean, seed, add_missing)
         table = _table(fisher) if isinstance(fisher, (str, PathLike)) else fisher
-        if model is None and not _known_by_name(table):
+        if model is None and (add_missing or not _known_by_name(table)):
             model = table.model() if isinstance(table, FisherTensors) else None
             if model is not None:
                 return method.with_rates_from(table, model)
@@ -146,8 +157,18 @@ class GuidedDropout(Method):
 
         ``model``: of which encoder it is; None where the names of its parameters tell.
         """
-        tensors = None if model is None else site_tensors(model)
+        tensors = None if model is None else self._tensors(model)
         return dataclasses.replace(self, rates=self._rates(site_scores(fisher, self.aggregation, tensors)))
+
+    def _tensors(self, model: nn.Module) -> dict[str, tuple[str, ...]]:
+        """Site -> the parameters upstream of it, with the sites that will be added."""
+        undo = Undo()
+        try:
+            for site, place in places_to_add(model).items() if self.add_missing else ():
+                add_dropout(site, place, 0.0, undo)
+            return site_tensors(model)
+        finally:
+            undo.back_to()
 
     def prepare(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Method:
         """With ``fisher="task"``: the method with rates from the Fisher of the model's own loss on ``batches``.
@@ -190,14 +211,14 @@ class GuidedDropout(Method):
     def attach(self, model: nn.Module) -> list[str]:
         """Set the rates, measure that they took, and return "site: old -> new" lines."""
         method = self.resolved(model)
-        left_out = [site for site in dropout_sites(model) if site not in method.rates]
+        left_out = [site for site in known_sites(model) if site not in method.rates]
         if left_out:
             raise ValueError(
                 f"no rate for {', '.join(left_out[:6])}{' ...' if len(left_out) > 6 else ''}: GuidedDropout sets "
                 "every site, and the rates name others; were they made for another encoder? To set some sites only "
                 "use Dropout(rates={...})"
             )
-        return Dropout(rates=method.rates).attach(model)
+        return Dropout(rates=method.rates, add_missing=self.add_missing).attach(model)
 
     def _rates(self, scores: Mapping[str, float], check: bool = False) -> dict[str, float]:
         mean = None if check else self.match_mean

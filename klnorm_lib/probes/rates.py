@@ -17,6 +17,8 @@ from klnorm_lib.probes.inputs import dummy_inputs
 from klnorm_lib.probes.operations import WATCHED, Seen
 from klnorm_lib.probes.untouched import training_mode
 from klnorm_lib.sites import Rate, Site, dropout_sites, encoder_of
+from klnorm_lib.sites.added import added_dropouts
+from klnorm_lib.sites.dropouts import known_sites
 from klnorm_lib.sites.walk import places
 
 R = TypeVar("R", bound="Recorder")
@@ -54,13 +56,14 @@ def effective_rates(model: nn.Module) -> dict[str, float]:
 
 def readings(model: nn.Module) -> list[Reading]:
     """Every dropout operation of the encoder's sites, companions included; see :func:`effective_rates`."""
+    dropout_sites(model)  # raises where there are none
     return recorded(model, Recorder).readings
 
 
 def recorded(model: nn.Module, recorder: Callable[[nn.Module, dict[str, Site]], R]) -> R:
     """The ``recorder`` of the encoder and its sites after one training pass; raises as :func:`effective_rates`."""
     encoder = encoder_of(model)
-    sites = dropout_sites(model)
+    sites = known_sites(model)
     recorder = recorder(encoder, sites)
     with training_mode(encoder):
         inputs = dummy_inputs(encoder)
@@ -96,6 +99,7 @@ class Recorder(TorchFunctionMode):
         # Adapters of peft, layers of ours and the pooler may drop as they like.
         own = [p for p in places(encoder) if "base_layer" not in p.module._modules]
         self._own = {p.module for p in own if not f"{p.role}.".startswith("pooler.")}
+        self._own |= {added for _, added in added_dropouts(encoder)}
 
     @contextmanager
     def following(self) -> Iterator[None]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from klnorm_lib.sites import structure
+from klnorm_lib.sites.added import added_dropouts
 from klnorm_lib.sites.walk import Place, encoder_of, join, places
 
 KINDS = (
@@ -101,9 +102,16 @@ class _Found:
 def dropout_sites(model: nn.Module) -> dict[str, Site]:
     """Name -> site, from the embeddings to the last layer; the same names whatever head or wrapper the model has.
 
-    Raises ``ValueError`` if the encoder has no recognised site, or a dropout module whose role is unknown.
+    Sites that a method added are among them. Raises ``ValueError`` if the encoder has no recognised site, or a dropout
+    module whose role is unknown.
     """
+    return known_sites(model, needed=True)
+
+
+def known_sites(model: nn.Module, needed: bool = False) -> dict[str, Site]:
+    """As :func:`dropout_sites`, but empty for an encoder without any dropout, unless one is ``needed``."""
     encoder = encoder_of(model)
+    sites = {a.site: Site(a.site, Rate(a, "p", path), (), (a,)) for path, a in added_dropouts(encoder)}
     every = [f for f in _rates_in(encoder) if not LEFT_ALONE.fullmatch(f.role)]
     mains: dict[str, _Found] = {}
     companions: dict[str, list[Rate]] = {}
@@ -127,15 +135,13 @@ def dropout_sites(model: nn.Module) -> dict[str, Site]:
     by_structure = _by_structure(modules, every)
     if unknown or not mains or idle or (len(by_structure[0]) > len(mains) and not by_structure[2]):
         mains, companions, unknown = by_structure
-    if unknown or not mains:
+    if unknown or not (mains or sites) and (needed or any(_is_dropout(f.rate.module) for f in every)):
         raise ValueError(_unknown(encoder, every, mains, unknown))
-    sites = {}
-    for name in sorted(mains, key=_order):
-        found = mains[name]
+    for name, found in mains.items():
         # Functional attention calls dropout from the attention module, not from the nn.Dropout that has its rate.
         around = (found.around,) if name.endswith("attention_probs") else ()
         sites[name] = Site(name, found.rate, tuple(companions.get(name, ())), (found.rate.module, *around))
-    return sites
+    return {name: sites[name] for name in sorted(sites, key=_order)}
 
 
 def _by_structure(

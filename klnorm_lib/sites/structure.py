@@ -27,6 +27,7 @@ _ATTENTION = re.compile(r".*(?:attn|attention).*", re.IGNORECASE)
 _CROSS = re.compile(r".*(?:encoder_attn|encdecattention|cross_?attn|cross_?attention).*", re.IGNORECASE)
 _OUTPUT = re.compile(r".*(?:output|resid|proj|post_attention|hidden).*", re.IGNORECASE)
 _FEED_FORWARD = re.compile(r"(?:mlp|ffn?s?\d?|feed_?forward|dense\w*|output|intermediate|conv_module)", re.IGNORECASE)
+_FEED_FORWARD_MAP = re.compile(r"(?:\w*ffn\w*|fc\d|lin\w*\d|\w*moe\w*|experts)", re.IGNORECASE)
 _BEFORE_LAYERS = re.compile(r"(?:(?:\w+\.)?(?:\w*embeddings|feature_projection)\.)?(?:encoder\.|decoder\.)?\w*drop\w*")
 
 
@@ -53,11 +54,25 @@ def roles(modules: Modules, paths: list[str]) -> dict[str, Role | None]:
             head = path.split(".")[0] if path.startswith(("encoder.", "decoder.")) else ""
             found[path] = Role(head, None, "embeddings") if _BEFORE_LAYERS.fullmatch(path) else None
             continue
-        layers = numbers.setdefault(stack, {})
-        number = layers.setdefault(index, len(layers))
+        number = number_of(index, numbers.setdefault(stack, {}))
         kind = _kind(modules, path.removesuffix("." + inside), inside)
         found[path] = None if kind is None else Role(stack.split(".")[0], number, kind)
     return _hidden(found)
+
+
+def has_attention(path: str, cross: bool = False) -> bool:
+    """Whether a part of ``path`` is named as attention modules are; ``cross``: those that read another encoder."""
+    return any((_CROSS if cross else _ATTENTION).fullmatch(part) for part in path.split("."))
+
+
+def is_feed_forward(path: str) -> bool:
+    """Whether the first part of ``path``, of a parameter in a layer, is named as feed-forward blocks or their maps."""
+    return bool(_FEED_FORWARD.fullmatch(path.split(".")[0]) or _FEED_FORWARD_MAP.fullmatch(path.split(".")[0]))
+
+
+def number_of(index: tuple[str, ...], stages: dict[tuple[str, ...], int]) -> int:
+    """A layer's number: its index in the list; of a layer in a stage how many were met (``stages``) before."""
+    return int(index[0]) if len(index) == 1 else stages.setdefault(index, len(stages))
 
 
 def is_read(modules: Modules, path: str) -> bool:

@@ -9,6 +9,7 @@ from klnorm_lib.probes.operations import Moments, _in_gaussian
 from klnorm_lib.probes.rates import readings
 from klnorm_lib.sites import dropout_sites
 from tests import zoo
+from tests.matrix import architectures
 from tests.sites.test_sites import EXPECTED, lora
 
 CASES = [(name, attention) for name, attention in zoo.CASES if name != "wavlm"]
@@ -157,3 +158,21 @@ def test_rates_that_have_no_variance():
 
 def test_it_is_another_method_than_dropout():
     assert GaussianDropout(p=0.2) != Dropout(p=0.2)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("name", ["text/llama", "text/gpt2", "text/qwen3"])
+def test_without_noise_to_speak_of_attention_is_the_models_own(name, masked):
+    model, plain = architectures.build(name), architectures.build(name)
+    apply(plain, Dropout(p=0.0))
+    apply(model, GaussianDropout(p=1e-12))
+    batch = architectures.batch(name, model, pads=3)
+    if not masked:
+        del batch["attention_mask"]
+    torch.testing.assert_close(model.train()(**batch).logits, plain.train()(**batch).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["text/gemma2", "text/gpt_oss"])
+def test_attention_that_is_more_than_a_softmax_is_refused(name):
+    with pytest.raises(ValueError, match=r"which Gaussian dropout does not know; give rates for the other sites"):
+        apply(architectures.build(name), GaussianDropout(p=0.1))
