@@ -2,7 +2,8 @@
 
 ``config.json`` of a whole model with methods has the model type ``klnorm`` (the model's own is in
 ``base_model_type``) and names a file of weights that does not exist: where ``klnorm_lib`` is not imported,
-transformers raises an error, instead of a model with a random classifier.
+transformers raises an error, instead of a model with a random classifier. Every Trainer logs the penalties of the model
+that it trains, and its model card says how that model is opened.
 """
 
 from __future__ import annotations
@@ -86,24 +87,53 @@ def _folder(name, config, options: dict) -> Path | None:
         return None
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        if getattr(config, CONFIG_KEY, None) is None:
+        known = {k: options[k] for k in ("revision", "cache_dir", "token", "local_files_only") if k in options}
+        if not _has_methods(str(name), config, known | {"subfolder": options.get("subfolder", "")}):
             return None
         from huggingface_hub import snapshot_download
 
-        known = {k: options[k] for k in ("revision", "cache_dir", "token", "local_files_only") if k in options}
         folder = Path(snapshot_download(str(name), **known))
     folder = folder / options.get("subfolder", "")
-    try:
-        settings = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return None  # transformers says what is wrong with it
     is_whole = not (folder / "adapter_config.json").exists()
-    return folder if is_whole and settings.get(CONFIG_KEY) is not None else None
+    return folder if is_whole and _in_file(folder / "config.json") else None
+
+
+def _has_methods(repository: str, config, known: dict) -> bool:
+    if hasattr(config, "to_dict"):
+        return getattr(config, CONFIG_KEY, None) is not None
+    from transformers.utils import cached_file
+
+    missing_is_none = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    file = cached_file(repository, "config.json", _raise_exceptions_for_gated_repo=False, **missing_is_none, **known)
+    return file is not None and _in_file(Path(file))
+
+
+def _in_file(config: Path) -> bool:
+    try:
+        return json.loads(config.read_text()).get(CONFIG_KEY) is not None
+    except (OSError, ValueError):
+        return False  # transformers says what is wrong with it
+
+
+def _extend_trainer(module) -> None:
+    callback = importlib.import_module("klnorm_lib.methods.callback")
+    module.DEFAULT_CALLBACKS.append(callback.PenaltyLog)
+    original = module.Trainer.create_model_card
+
+    @functools.wraps(original)
+    def create_model_card(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        if self.is_world_process_zero():
+            card = importlib.import_module("klnorm_lib.methods.model_card")
+            card.write(self.args.output_dir, callback.changed_model(self.model))
+
+    module.Trainer.create_model_card = create_model_card
 
 
 HOOKS: dict[str, Callable] = {
     "transformers.models.auto.configuration_auto": _register_config,
     "transformers.modeling_utils": _wrap_from_pretrained,
+    "transformers.trainer": _extend_trainer,
 }
 
 

@@ -1,22 +1,19 @@
 """What the shell completes: names of tasks, methods, encoders and studies, known without importing torch.
 
-A key press is to be answered at once, so the names of methods are read from their source, and those of encoders from
-their folders; tests hold them equal to what ``klnorm methods`` and ``klnorm encoders`` list.
+A key press is to be answered at once, so the names of encoders are read from their folders; tests hold them equal to
+what ``klnorm encoders`` lists.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 
 import klnorm_lib
 from klnorm_lib.studies import names as names_of_studies
 
 HERE = Path(klnorm_lib.__file__).parent
-STATED = re.compile(r'^ {4}name(?:: ClassVar\[str\])? = "(\w+)"', re.MULTILINE)
 
 
 def task(incomplete: str) -> list[str]:
@@ -28,9 +25,9 @@ def task(incomplete: str) -> list[str]:
 
 def method(incomplete: str) -> list[str]:
     """Names of methods and baselines that begin so, those that other packages register included."""
-    stated = [*_stated("methods"), *_stated("study/fits")]
-    others = (entry.name for entry in metadata.entry_points(group="klnorm_lib.methods"))
-    return _starting(incomplete, ["plain", *stated, *others])
+    from klnorm_lib.study import stated
+
+    return _starting(incomplete, stated.names())
 
 
 def encoder(incomplete: str) -> list[str]:
@@ -49,11 +46,6 @@ def mirrored() -> list[str]:
     roots = [Path(part).expanduser() for part in os.environ.get("KLNORM_MIRROR", "").split(os.pathsep) if part]
     found = [path for root in roots for path in sorted((root / "models").glob("*")) if (path / "config.json").is_file()]
     return [path.name.replace("--", "/", 1) for path in found]
-
-
-def _stated(package: str) -> list[str]:
-    """The names that the methods and baselines of a package state."""
-    return [n for path in sorted((HERE / package).rglob("*.py")) for n in STATED.findall(path.read_text("utf-8"))]
 
 
 def _starting(incomplete: str, names: Iterable[str]) -> list[str]:

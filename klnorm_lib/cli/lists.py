@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
 import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -50,9 +51,11 @@ def methods(
     as_json: output.Json = False,
 ) -> None:
     """List the methods with their defaults; with a name, what each hyperparameter is, its unit and range."""
-    rows = method_rows()
-    if name is not None:
-        rows = [row for row in rows if row["name"] == name] or _no_method(name, rows)
+    if name is not None and name not in (names := method("")):
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"no method {name!r}{hint}; there are {', '.join(names)}")
+    rows = [row for row in method_rows() if name in (None, row["name"])]
     if as_json:
         output.print_json(rows)
     elif name is None:
@@ -67,10 +70,6 @@ def methods(
         for field, value in rows[0]["fields"].items():
             table.add_row(f"[bold]{field}[/]", escape(repr(value)), _plain(rows[0].get("texts", {}).get(field, "")))
         output.show(table)
-
-
-def _no_method(name: str, rows: list[dict[str, Any]]) -> NoReturn:
-    raise ValueError(f"no method {name!r}; there are {', '.join(row['name'] for row in rows)}")
 
 
 def _plain(text: str) -> str:

@@ -18,11 +18,16 @@ def open_pretrained(cls: Any, location: str | Path, **options) -> Any:
     except ValueError as error:
         if "trust_remote_code" not in str(error):
             raise
-        raise ValueError(
-            f"{location} brings Python code of its own (auto_map in its configuration), and {cls.__name__} cannot open "
-            "it without; code that comes with a checkpoint is never run here: choose a checkpoint of an architecture "
-            "that transformers has"
-        ) from error
+        raise code_refused(location, cls.__name__) from error
+
+
+def code_refused(location: str | Path, opener: str) -> ValueError:
+    """The error for a checkpoint that ``opener`` cannot open without the Python code that comes with it."""
+    return ValueError(
+        f"{location} brings Python code of its own (auto_map in its configuration), and {opener} cannot open it "
+        "without; code that comes with a checkpoint is never run here: choose a checkpoint of an architecture that "
+        "transformers has"
+    )
 
 
 def inside(folder: Path, name: str, named_by: str) -> Path:

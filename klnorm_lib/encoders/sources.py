@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 SOURCES = ("auto", "hub", "mirror", "built-in")
@@ -61,23 +61,35 @@ def resolve(name: str, source: str = "auto") -> EncoderSource:
     Raises ``ValueError`` for an unknown source or name, ``FileNotFoundError`` when the folder or hub id has no weights,
     saying what to set.
     """
+    found = find(name, source)
+    if found.source == "hub":
+        return found
+    return replace(found, sha256=_fingerprint(Path(found.location), found.random))
+
+
+def find(name: str, source: str = "auto") -> EncoderSource:
+    """As :func:`resolve`, without reading the weights: their ``sha256`` is None."""
     if source not in SOURCES:
         raise ValueError(f"unknown source {source!r}; choose one of {', '.join(SOURCES)}")
     bare = name.removesuffix(RANDOM)
     random = bare != name
+
+    def at(kind: str, folder: Path) -> EncoderSource:
+        _weights(folder, random)
+        return EncoderSource(name, kind, str(folder), None, None, random)
+
     if bare in names() and source in ("auto", "built-in"):
-        return EncoderSource(name, "built-in", str(HERE / bare), None, _fingerprint(HERE / bare, random), random)
+        return at("built-in", HERE / bare)
     if source == "built-in":
         raise ValueError(f"no built-in encoder {bare!r}{_near(bare)}; there are {', '.join(names()) or 'none'}")
     if source == "auto" and Path(bare).expanduser().is_dir():
-        folder = Path(bare).expanduser().resolve()
-        return EncoderSource(name, "folder", str(folder), None, _fingerprint(folder, random), random)
+        return at("folder", Path(bare).expanduser().resolve())
     mirrors = [Path(p).expanduser() for p in os.environ.get("KLNORM_MIRROR", "").split(os.pathsep) if p]
     if source in ("auto", "mirror"):
         for mirror in mirrors:
             folder = mirror / "models" / bare.replace("/", "--")
             if folder.is_dir():
-                return EncoderSource(name, "mirror", str(folder), None, _fingerprint(folder, random), random)
+                return at("mirror", folder)
         if source == "mirror":
             where = ", ".join(str(m / "models") for m in mirrors) or "KLNORM_MIRROR, which is not set"
             raise FileNotFoundError(f"no folder {bare.replace('/', '--')} in {where}; copy the encoder there")
@@ -118,10 +130,16 @@ def _near(name: str) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def _fingerprint(folder: Path, random: bool = False) -> str:
+def _weights(folder: Path, random: bool = False) -> list[Path]:
+    """The files of weights of a folder; raises ``FileNotFoundError`` where they or the configuration are missing."""
     files = sorted(folder.glob("model*.safetensors"))
     if not (folder / "config.json").exists() or not (files or random):
         raise FileNotFoundError(f"{folder} holds no encoder: config.json and model.safetensors are needed")
+    return files
+
+
+def _fingerprint(folder: Path, random: bool = False) -> str:
+    files = _weights(folder, random)
     if random:
         return _architecture(folder)
     return _sha256(tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in files))

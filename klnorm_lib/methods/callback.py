@@ -1,26 +1,21 @@
-"""The one callback a Trainer needs: it counts steps, logs the penalties, and refuses settings that lose them."""
+"""What a Trainer calls: the callback that it is given counts steps, one that every Trainer has logs the penalties."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 from torch import nn
 from transformers import TrainerCallback
-from transformers.trainer_callback import CallbackHandler
 
 from klnorm_lib.methods import monitoring
 from klnorm_lib.methods.penalty import PenaltyLayer, penalty_layers
-from klnorm_lib.sites import unwrap
 
 
 class PenaltyCallback(TrainerCallback):
-    """Keeps every schedule at the Trainer's global step, resumed runs included, and adds the penalties to its log.
+    """Keeps every schedule at the Trainer's global step, resumed runs included, and refuses label smoothing.
 
     It drives the model that the Trainer trains, which ``model_init`` may have built after this callback was made.
     """
-
-    _model: nn.Module | None = None  # that is being trained
 
     def __init__(self, layers: Callable[[], list[PenaltyLayer]]) -> None:
         self._layers = layers
@@ -33,10 +28,30 @@ class PenaltyCallback(TrainerCallback):
                 "set it to 0"
             )
         self._advance(state.global_step, kwargs.get("model"))
-        if kwargs.get("model") is not None:
-            self._model = unwrap(kwargs["model"])
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """One more optimiser step."""
+        self._advance(state.global_step, kwargs.get("model"))
+
+    def _advance(self, step: int, model: nn.Module | None) -> None:
+        trained = changed_model(model)
+        for layer in self._layers() if trained is None else penalty_layers(trained):
+            layer.advance(step)
+
+
+class PenaltyLog(TrainerCallback):
+    """Adds the penalties of the model that is trained, if it has any, to the Trainer's own log.
+
+    ``klnorm_lib.doors`` puts it into every Trainer, before the trackers, which report a row at once.
+    """
+
+    _model: nn.Module | None = None  # that is being trained
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        """Keep means from here on."""
+        self._model = changed_model(model)
+        if self._model is not None:
             monitoring.start(self._model, penalty_layers(self._model))
-            log_before_others(self, sys._getframe(1).f_locals.get("self"))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Add what the penalties did since the last row of the training loss; other rows stay as they are."""
@@ -51,21 +66,8 @@ class PenaltyCallback(TrainerCallback):
             monitoring.stop(self._model, penalty_layers(self._model))
             self._model = None
 
-    def on_step_end(self, args, state, control, **kwargs):
-        """One more optimiser step."""
-        self._advance(state.global_step, kwargs.get("model"))
 
-    def _advance(self, step: int, model: nn.Module | None) -> None:
-        trained = [] if model is None else penalty_layers(unwrap(model))
-        for layer in trained or self._layers():
-            layer.advance(step)
-
-
-def log_before_others(callback: TrainerCallback, handler: object) -> None:
-    """Put ``callback`` first among those of a Trainer's ``handler``.
-
-    The Trainer puts its trackers before the callbacks it is given, and they would report a row before it is complete.
-    """
-    if isinstance(handler, CallbackHandler) and callback in handler.callbacks:
-        handler.callbacks.remove(callback)
-        handler.callbacks.insert(0, callback)
+def changed_model(model: nn.Module | None) -> nn.Module | None:
+    """The model in ``model``, which may wrap it, that methods were applied to; None where there is none."""
+    inside = () if model is None else model.modules()
+    return next((m for m in inside if m.__dict__.get("_klnorm_methods") is not None), None)

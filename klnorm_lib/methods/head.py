@@ -26,7 +26,10 @@ class BeforeHead(nn.Module):
         self.linear = linear
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.layer(x))
+        scores = self.linear(self.layer(x))
+        if isinstance(self.layer, PenaltyLayer):
+            self.layer.scored(scores)
+        return scores
 
 
 def insert_before_head(

@@ -49,6 +49,11 @@ class PenaltyLayer(nn.Module):
     before_head = False  # whether it reads what the head classifies, rather than what the encoder passes on
     method_name = "penalty"  # of the method that added it
     second_pass = False  # whether the model runs twice in training, for :meth:`compare`
+    # What a head reads at every position waits for the logits, which say where they come from; see settle().
+    _waits = False
+    _late: list[tuple[Callable[[Tensor], None], Tensor]] = []
+    _scores: Tensor | None = None
+    _classified: Tensor | None = None
     missed = 0  # optimiser steps on the model since the schedule was last advanced
 
     def __init__(self, schedule: Schedule, keep_step: bool = True) -> None:
@@ -67,6 +72,7 @@ class PenaltyLayer(nn.Module):
     def enter(self, samples: int, grad_expected: bool, positions: Callable[[int], Tensor | None]) -> None:
         """Open the layer for one forward of the model."""
         self.penalties, self._open = [], True
+        self._late, self._scores, self._classified, self._waits = [], None, None, self.before_head
         self._repeats = min(samples, self.samples) if samples > 1 else 1
         self._grad_expected, self._positions = grad_expected, positions
 
@@ -83,9 +89,34 @@ class PenaltyLayer(nn.Module):
         The positions stay, because that recomputation must save the very tensors of the first pass.
         """
         self.penalties, self._open = [], False
+        self._late, self._scores = [], None
 
     def __getstate__(self) -> dict:
-        return {k: v for k, v in self.__dict__.items() if k != "_klnorm_means"} | {"penalties": [], "_positions": None}
+        kept = {k: v for k, v in self.__dict__.items() if k != "_klnorm_means"}
+        return kept | {"penalties": [], "_positions": None, "_late": [], "_scores": None, "_classified": None}
+
+    def scored(self, scores: Tensor) -> None:
+        """What the head made of this layer's output, (batch, outputs) or (batch, length, outputs)."""
+        if self._open and scores.ndim == 3:
+            self._scores = scores.detach()
+
+    def settle(self, logits: Tensor | None) -> None:
+        """Penalise what the head read at every position, now that ``logits`` say which of them was classified.
+
+        It is the one whose scores the model returned; with logits of every position, or an average, all real ones.
+        """
+        late, self._late, self._waits = self._late, [], False
+        scores, self._scores = self._scores, None
+        if scores is not None and logits is not None and logits.shape == (scores.shape[0], scores.shape[2]):
+            here = (scores.to(logits.dtype) == logits.detach().unsqueeze(1)).all(-1)
+            real = None if self._positions is None else self._positions(scores.shape[1])
+            real = torch.ones_like(here) if real is None else real.to(here.device)
+            both = here & real  # scores may be equal at several positions, those of a head that is still zero say
+            found = torch.where(here.any(1, keepdim=True), here, real)
+            self._classified = torch.where(both.any(1, keepdim=True), both, found)
+        for call, kl in late:
+            call(kl)
+        self._waits = self.before_head
 
     def advance(self, step: int | None = None) -> None:
         """One optimiser step has passed (or: ``step`` of them since training began)."""
@@ -100,7 +131,11 @@ class PenaltyLayer(nn.Module):
 
         The real ones; before the head of a model that classifies one position of each example, that one alone.
         """
-        return self._positions(x.shape[1]) if self._positions is not None and x.ndim == 3 else None
+        if x.ndim != 3:
+            return None
+        if self._classified is not None and self._classified.shape == x.shape[:2]:
+            return self._classified
+        return None if self._positions is None else self._positions(x.shape[1])
 
     def penalise(self, kl: Tensor, activation: Tensor | None = None) -> None:
         """Add beta times the mean of ``kl``, shape () or (batch,) or (batch, length), to the model's penalty.
@@ -126,6 +161,10 @@ class PenaltyLayer(nn.Module):
             kl = self._positions.arrange(kl, order, activation.stride())
             if self._open and self.training:
                 self._positions.check(kl)
+        if kl.ndim == 2 and self._waits:
+            if self._open:  # not when it is computed again during backward
+                self._late.append((self.penalise, kl))
+            return
         if kl.ndim == 2:
             mask = self.positions(kl.unsqueeze(-1))
             if mask is not None and mask.shape != kl.shape:
@@ -147,6 +186,9 @@ class PenaltyLayer(nn.Module):
         """Have the log know the KL of each feature, (features,), (batch, features) or (batch, length, features)."""
         means = means_of(self)
         if means is None or not self._open:
+            return
+        if kl.ndim == 3 and self._waits:
+            self._late.append((self.note_features, kl.detach()))
             return
         mask = self.positions(kl)
         if kl.ndim == 3:

@@ -1,9 +1,6 @@
-"""Which positions of a layer are real, at the rate of that layer, and which one a decoder-only model classifies."""
+"""Which positions of a layer are real, at the rate of that layer."""
 
 from __future__ import annotations
-
-import inspect
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -57,30 +54,3 @@ def _pooled_mask(mask: Tensor, config, length: int) -> Tensor | None:
             real = torch.cat([real[:, :1], real[:, :-1] if config.truncate_seq else real], 1)
         real = -torch.nn.functional.max_pool1d(-real[:, None], 2, ceil_mode=True)[:, 0]
     return real.bool() if real.shape[1] == length else None
-
-
-def picks_last_token(forward: Callable) -> bool:
-    """Whether a model's ``forward`` runs its head on all positions and takes the last token that is not padding.
-
-    So do the decoder-only classifiers of transformers, which share these lines and the name of their variable.
-    """
-    code = getattr(inspect.unwrap(forward), "__code__", None)
-    return code is not None and "last_non_pad_token" in code.co_varnames
-
-
-def classified_position(config, input_ids: Tensor | None, batch: int, length: int, device=None) -> Tensor:
-    """The one position of each example that a decoder-only classifier predicts from, (batch, length) bool.
-
-    It is the rightmost token other than the padding token, and the last position where there are no tokens
-    (``inputs_embeds``) or the configuration names no padding token, as in transformers' own
-    ``GenericForSequenceClassification``; an encoder-decoder's decoder reads the tokens shifted right by one.
-    """
-    pad = getattr(config.get_text_config(), "pad_token_id", None)
-    places = torch.arange(length, device=device)
-    if pad is None or input_ids is None or input_ids.shape != (batch, length):
-        last = torch.full((batch,), length - 1, device=device)
-    else:
-        last = (places.to(input_ids.device) * (input_ids != pad)).argmax(-1).to(device or input_ids.device)
-        if getattr(config, "is_encoder_decoder", False):
-            last = (last + 1).clamp_max(length - 1)
-    return places.to(last.device) == last[:, None]

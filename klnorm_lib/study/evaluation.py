@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from klnorm_lib.study import metrics, padding
+from klnorm_lib.study import padding
 from klnorm_lib.study.errors import ADVICE, NotFiniteError
 
+RULE = (
+    "the evaluation with the highest primary validation metric; among equals the lowest validation loss; "
+    "then the earliest"
+)
 EVALUATION_BATCH = 64
 EVALUATION_SAMPLES = 1_280_000  # of sound in one batch, padding included: 80 s at 16 kHz
 
@@ -101,6 +105,8 @@ def merge(probabilities: np.ndarray, groups: Sequence[Sequence[int]]) -> np.ndar
 
 def score(names: Sequence[str], logits: np.ndarray, labels: Sequence, regression: bool) -> dict[str, float | None]:
     """Metrics and mean loss: ``nll`` (nats) for classes, ``mse`` for values."""
+    from klnorm_lib.study import metrics  # evaluate and scikit-learn take seconds to import
+
     if regression:
         values = logits[:, 0].astype(np.float64)
         result = metrics.compute(names, values, [float(v) for v in labels])
@@ -111,12 +117,16 @@ def score(names: Sequence[str], logits: np.ndarray, labels: Sequence, regression
 
 def score_probabilities(names: Sequence[str], probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Metrics of the most probable class, and ``nll`` in nats."""
+    from klnorm_lib.study import metrics
+
     result = metrics.compute(names, probabilities.argmax(-1).tolist(), [int(v) for v in labels])
     return {**result, "nll": metrics.negative_log_likelihood(probabilities, labels)}
 
 
 def calibration(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Expected calibration error (15 equal-width bins) and negative log-likelihood (nats)."""
+    from klnorm_lib.study import metrics
+
     return {
         "ece": metrics.expected_calibration_error(probabilities, labels),
         "nll": metrics.negative_log_likelihood(probabilities, labels),

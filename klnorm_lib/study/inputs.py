@@ -6,9 +6,9 @@ import copy
 from dataclasses import dataclass, fields
 from typing import Any
 
-from klnorm_lib.encoders.sources import RANDOM, EncoderSource, resolve
-from klnorm_lib.study import cache, machine
-from klnorm_lib.study.fit_protocol import Fit, featurisers, fit_of, named_fits
+from klnorm_lib.encoders.sources import RANDOM, EncoderSource, find, resolve
+from klnorm_lib.study import cache, machine, stated
+from klnorm_lib.study.fit_protocol import FINE_TUNING, Fit, featurisers, fit_of, named_fits
 from klnorm_lib.study.spec import Run
 
 
@@ -52,8 +52,7 @@ def load(run: Run) -> Inputs:
     """The inputs of a run; raises ``ValueError`` or ``FileNotFoundError`` for what is unknown or does not fit."""
     from klnorm_lib import tasks
 
-    device = machine.pick_device(run.device)
-    fit = build_fit(run)
+    check(run)
     if run.data is not None:
         data, task, provenance = tasks.from_file(
             run.data,
@@ -78,7 +77,29 @@ def load(run: Run) -> Inputs:
         most = run.test_rows if name == "test" else run.ood_rows if name.startswith("ood/") else None
         if most is not None:
             data = type(data)({**data, name: _fewer_rows(split, most, task.label_names is None)})
+    device = machine.pick_device(run.device)  # after the rows: it needs torch, and a file that is wrong is told first
+    fit = build_fit(run)
     return Inputs(run, task, data, provenance, fit.encoder(run, task), fit, device)
+
+
+def check(run: Run) -> None:
+    """Raise ``ValueError`` or ``FileNotFoundError`` for what can be seen to be wrong without torch or any row.
+
+    That is the method and its hyperparameters, fields that would have no effect, the name of the task, its source, and
+    an encoder that is nowhere.
+    """
+    from klnorm_lib.tasks import registry
+
+    fit = fit_of(run.method)
+    if fit.name == FINE_TUNING:
+        stated.check(run.method, run.method_args)
+    else:
+        fit.build(run)
+    _check_fields(run, fit)
+    if run.task is not None:
+        registry.check_source(registry.spec(run.task), run.source)
+    if run.encoder not in featurisers():
+        find(run.encoder, run.encoder_source)
 
 
 def build_fit(run: Run) -> Fit:
@@ -90,9 +111,14 @@ def build_fit(run: Run) -> Fit:
     from klnorm_lib.methods import REGISTRY
 
     fit = fit_of(run.method)
+    _check_fields(run, fit)
     if fit.name == run.method and run.method in REGISTRY:
         theirs = f"{REGISTRY[run.method].__module__}:{REGISTRY[run.method].__qualname__}"
         raise ValueError(f"{run.method!r} is a way to fit, and {theirs} is a method of that name; rename the method")
+    return fit.build(run)
+
+
+def _check_fields(run: Run, fit: type[Fit]) -> None:
     unused = [f.name for f in fields(Run) if f.name not in fit.used_fields and getattr(run, f.name) != f.default]
     if unused:
         names, why = ", ".join(unused), "does not read them" if fit.takes_steps else "takes no gradient steps"
@@ -103,7 +129,6 @@ def build_fit(run: Run) -> Fit:
             f"{run.encoder} has no weights to fine-tune: use it with method {others}, or method {run.method!r} with "
             "one of `klnorm encoders`"
         )
-    return fit.build(run)
 
 
 def hyperparameters(run: Run) -> dict[str, Any]:

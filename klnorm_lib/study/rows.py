@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from klnorm_lib.study import metrics
-
 
 def scores(metric: str, predictions: Sequence, labels: Sequence) -> np.ndarray | None:
     r"""Row scores (rows,) in float64: 0 or 1 for accuracy, else the jackknife's pseudo-values.
@@ -20,6 +18,8 @@ def scores(metric: str, predictions: Sequence, labels: Sequence) -> np.ndarray |
     metric (but for the jackknife's bias, of order 1/n, which is taken off), their variance over n estimates the
     metric's sampling variance. ``None`` where the metric is undefined. Source: Efron and Tibshirani 1993, chapter 11.
     """
+    from klnorm_lib.study import metrics  # evaluate and scikit-learn take seconds to import
+
     predictions, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if metric == "accuracy":
         return (predictions == labels).astype(np.float64)
@@ -64,6 +64,8 @@ def _matthews_of(table: np.ndarray) -> float:
 
 
 def _one_by_one(metric: str):
+    from klnorm_lib.study import metrics
+
     def without(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
         values = np.empty(len(labels))
         for i in range(len(labels)):

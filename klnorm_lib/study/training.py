@@ -12,13 +12,9 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from klnorm_lib.study.errors import ADVICE, NotFiniteError
+from klnorm_lib.study.evaluation import RULE
 from klnorm_lib.study.progress import Reporter
 from klnorm_lib.study.spec import Run
-
-RULE = (
-    "the evaluation with the highest primary validation metric; among equals the lowest validation loss; "
-    "then the earliest"
-)
 
 
 class LossWatch:

@@ -5,27 +5,25 @@
 ``fill_mirror`` copies tasks from the hub into a mirror folder, ``planted(name)`` tells what a built-in task hides.
 """
 
-from .errors import CorruptDataError, LayoutError, SourceUnavailableError, TaskError, UnknownTaskError
-from .files import from_file
-from .fill import fill_mirror
-from .loading import SOURCES, load, load_with_provenance
-from .registry import names, planted, spec
-from .task_spec import OODSpec, TaskSpec
+from klnorm_lib.lazily import lazily
 
-__all__ = [
-    "SOURCES",
-    "CorruptDataError",
-    "LayoutError",
-    "OODSpec",
-    "SourceUnavailableError",
-    "TaskError",
-    "TaskSpec",
-    "UnknownTaskError",
-    "fill_mirror",
-    "from_file",
-    "load",
-    "load_with_provenance",
-    "names",
-    "planted",
-    "spec",
-]
+__getattr__, __dir__, __all__ = lazily(
+    __name__,
+    {
+        "CorruptDataError": "errors",
+        "LayoutError": "errors",
+        "OODSpec": "task_spec",
+        "SOURCES": "registry",
+        "SourceUnavailableError": "errors",
+        "TaskError": "errors",
+        "TaskSpec": "task_spec",
+        "UnknownTaskError": "errors",
+        "fill_mirror": "fill",
+        "from_file": "files",
+        "load": "loading",
+        "load_with_provenance": "loading",
+        "names": "registry",
+        "planted": "registry",
+        "spec": "registry",
+    },
+)

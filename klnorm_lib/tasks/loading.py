@@ -10,12 +10,11 @@ import datasets
 from . import audio_hub, audio_mirror, builtin, hub, mirror, subsets
 from .clips import Clips, decode_all, speakers, without_speakers
 from .errors import SourceUnavailableError, TaskError
-from .registry import names, spec
+from .registry import check_source, spec
 from .rows import Key, Rows, checksum, key, to_dataset, without, without_repeats
 from .source import Found
 from .task_spec import TaskSpec
 
-SOURCES = ("auto", "hub", "mirror", "built-in")
 OOD_ROWS = 1000
 OOD_SEED = 20240229  # fixed: out-of-domain rows must not change with the split seed
 
@@ -57,18 +56,9 @@ def check_request(size: Any, split_seed: Any) -> None:
 
 
 def _find(task: TaskSpec, source: str) -> tuple[str, Found]:
-    if source not in SOURCES:
-        raise TaskError(f"unknown source {source!r}; choose one of {', '.join(SOURCES)}.")
+    check_source(task, source)
     if task.built_in:
-        if source not in ("auto", "built-in"):
-            raise TaskError(f"{task.name!r} ships with the library: use source='auto' or 'built-in', not {source!r}.")
         return "built-in", builtin.read(task)
-    if source == "built-in":
-        ours = [n for n in names() if spec(n).built_in]
-        raise TaskError(
-            f"{task.name!r} is real data and has no built-in version; built-in tasks are {', '.join(ours)}. Set "
-            "KLNORM_MIRROR and use source='mirror', or use source='hub'."
-        )
     from_mirror, from_hub = (audio_mirror, audio_hub) if task.kind == "audio" else (mirror, hub)
     if source == "mirror" or (source == "auto" and mirror.find(task.data) is not None):
         return "mirror", from_mirror.read(task)

@@ -12,8 +12,10 @@ import yaml
 
 from . import builtin
 from .builtin import speech
-from .errors import UnknownTaskError
+from .errors import TaskError, UnknownTaskError
 from .task_spec import DataSet, OODSpec, Splits, TaskSpec
+
+SOURCES = ("auto", "hub", "mirror", "built-in")
 
 
 def _data_set(name: str, entry: dict[str, Any]) -> DataSet:
@@ -122,6 +124,20 @@ def spec(name: str) -> TaskSpec:
             hint = f"it is an out-of-domain set: load {' or '.join(map(repr, owners))} and take split 'ood/{name}'. "
         raise UnknownTaskError(f"unknown task {name!r}: {hint}Known tasks: {', '.join(tasks)}.")
     return tasks[name]
+
+
+def check_source(task: TaskSpec, source: str) -> None:
+    """Raise ``TaskError`` for a source that there is not, or that cannot have the task."""
+    if source not in SOURCES:
+        raise TaskError(f"unknown source {source!r}; choose one of {', '.join(SOURCES)}.")
+    if task.built_in and source not in ("auto", "built-in"):
+        raise TaskError(f"{task.name!r} ships with the library: use source='auto' or 'built-in', not {source!r}.")
+    if source == "built-in" and not task.built_in:
+        ours = [n for n in names() if spec(n).built_in]
+        raise TaskError(
+            f"{task.name!r} is real data and has no built-in version; built-in tasks are {', '.join(ours)}. Set "
+            "KLNORM_MIRROR and use source='mirror', or use source='hub'."
+        )
 
 
 def planted(name: str) -> Mapping[str, Any]:

@@ -9,10 +9,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-
-import datasets
+from typing import TYPE_CHECKING
 
 from .errors import CorruptDataError, LayoutError
+
+if TYPE_CHECKING:
+    import datasets
 
 _NOT_PLAIN, _NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]+"), re.compile(r"[\W_]+")
 
@@ -98,6 +100,8 @@ def checksum(rows: Rows) -> str:
 
 def to_dataset(rows: Rows, text_columns: Sequence[str], label_names: Sequence[str] | None) -> datasets.Dataset:
     """A ``Dataset`` with the text columns and ``label`` (a ``ClassLabel``, or float32 for a score)."""
+    import datasets
+
     label = datasets.Value("float32") if label_names is None else datasets.ClassLabel(names=list(label_names))
     columns = {c: [texts[i] for texts in rows.texts] for i, c in enumerate(text_columns)}
     features = datasets.Features({**{c: datasets.Value("string") for c in text_columns}, "label": label})

@@ -39,4 +39,4 @@ def test_one_method_tells_what_its_hyperparameters_are():
     shown = " ".join(call("methods", "klnorm").stdout.split())
     assert all(name in shown for name in row["fields"])
     assert "rank of the low-rank heads, at least 1" in shown
-    assert "no method 'klnrom'; there are plain, klnorm" in call("methods", "klnrom", code=2).stderr
+    assert "no method 'klnrom' (did you mean klnorm?); there are" in call("methods", "klnrom", code=2).stderr

@@ -46,6 +46,15 @@ def test_a_configuration_with_code_is_refused_and_nothing_runs(opens, tmp_path, 
     assert not marker.exists()
 
 
+def test_a_saved_model_of_an_unknown_architecture_names_it(tmp_path):
+    zoo.build("bert").save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    settings |= {"model_type": "of-next-year", "klnorm": {"format": 1, "methods": []}}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="'of-next-year', which transformers"):
+        load(tmp_path)
+
+
 def test_names_that_lead_out_of_a_folder(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()

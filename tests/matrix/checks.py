@@ -104,7 +104,8 @@ def pooled(name: str) -> str:
         batch = architectures.batch(name, model, pads=pads, ragged=True)
         seen.clear()
         output = model.train()(**batch)
-        expected = classified(divergence(layer, seen[0]), seen[1], output.logits)
+        kl, mask = divergence(layer, seen[0]), batch.get("attention_mask")
+        expected = classified(kl, seen[1], output.logits, torch.ones_like(kl) if mask is None else mask)
         penalty = auxiliary_loss(model).detach()
         near("the penalty", penalty, expected)
         near("loss - task loss", output.loss.detach(), F.cross_entropy(output.logits, batch["labels"]) + penalty)
@@ -115,14 +116,19 @@ def pooled(name: str) -> str:
     return "ok"
 
 
-def classified(kl: Tensor, scores: Tensor, logits: Tensor) -> Tensor:
-    """Mean of ``kl`` over the places whose scores the model returned as its logits."""
+def classified(kl: Tensor, scores: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
+    """Mean of ``kl`` over the places whose scores the model returned as its logits, or averaged to them."""
     if scores.ndim == 2:
         demand(torch.equal(scores, logits), "the head's scores are not the model's logits")
         return kl.mean()
     demand(scores.ndim == 3, f"a head whose scores have {scores.ndim} axes")
     here = (scores == logits[:, None]).all(-1)
-    demand(bool((here.sum(1) == 1).all()), "no position's scores are the model's logits")
+    if not here.any():
+        here = mask.bool()
+        averaged = torch.stack([row[real].mean(0) for row, real in zip(scores, here, strict=True)])
+        demand(torch.allclose(averaged, logits, atol=1e-6), "neither one position's scores nor their mean are logits")
+        return torch.stack([row[real].mean() for row, real in zip(kl, here, strict=True)]).mean()
+    demand(bool((here.sum(1) == 1).all()), "scores of several positions are the model's logits")
     return kl[here].mean()
 
 

@@ -29,6 +29,17 @@ def test_no_fault(name, check):
     assert answer.split(":")[0] in allowed, answer
 
 
+@pytest.mark.parametrize(
+    "name", ["text/cohere_compass_text", "text/eurobert", "text/gemma3", "text/t5gemma2", "image/imagegpt"]
+)
+def test_the_classified_position_is_found_whatever_the_code_of_the_model(name):
+    assert checks.run(name, "pooled") == "ok"
+
+
+def test_padding_is_left_out_where_the_model_takes_no_mask():
+    assert checks.run("text/fnet", "internal") == "ok"
+
+
 def doubled(monkeypatch, target, name):
     kept = getattr(target, name)
     monkeypatch.setattr(target, name, lambda *args, **kwargs: 2 * kept(*args, **kwargs))

@@ -62,6 +62,17 @@ def test_only_the_classified_position_is_penalised(kind, side):
         assert not torch.isclose(kl.mean(), expected, rtol=1e-3)
 
 
+def test_of_a_head_that_is_still_zero_every_real_position_is_penalised():
+    model = decoder("gpt2")
+    torch.nn.init.zeros_(model.score.weight)
+    apply(model, KLNorm(beta=1.0))
+    model.eval()
+    ids, real, _ = rows("left")
+    _, kl = kl_of_all(model, input_ids=ids, attention_mask=real)
+    expected = ((kl * real).sum(1) / real.sum(1)).mean()
+    torch.testing.assert_close(auxiliary_loss(model).as_subclass(torch.Tensor), expected)
+
+
 def test_embeddings_are_classified_at_their_last_position():
     model = decoder("llama")
     apply(model, KLNorm(beta=1.0))

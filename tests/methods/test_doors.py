@@ -1,6 +1,7 @@
 """Hugging Face's own ways to open a saved folder: the same logits with klnorm_lib imported, an error without it."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -54,6 +55,18 @@ def test_with_the_library_it_is_the_same_model(folder, door):
     assert model.config.id2label == {0: "no", 1: "yes"}
     model.save_pretrained(path / "again")
     assert torch.equal(door.from_pretrained(path / "again")(IDS).logits, expected)
+
+
+def test_a_repository_of_the_hub_is_the_same_model(folder, tmp_path_factory):
+    path, expected = folder
+    cache = tmp_path_factory.mktemp("cache")
+    snapshot = cache / "models--me--mine/snapshots" / ("0" * 40)
+    shutil.copytree(path, snapshot)
+    (cache / "models--me--mine/refs").mkdir()
+    (cache / "models--me--mine/refs/main").write_text("0" * 40)
+    for door in (T.AutoModelForSequenceClassification, T.BertForSequenceClassification):
+        assert torch.equal(door.from_pretrained("me/mine", cache_dir=cache)(IDS).logits, expected)
+    assert T.AutoConfig.from_pretrained("me/mine", cache_dir=cache).model_type == "bert"
 
 
 def test_pipeline_and_tokenizer(folder):

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from klnorm_lib import L2SP, VIB, KLNorm, NormHead, apply, auxiliary_loss
 from klnorm_lib.methods import build
@@ -231,3 +231,20 @@ def test_a_changed_model_exports(name):
     with torch.no_grad():
         exported = torch.export.export(model, (), inputs).module()
         torch.testing.assert_close(exported(**inputs).logits, model(**inputs).logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_trainer_that_was_built_before_apply_does_not_divide_and_is_refused(tmp_path, parts):
+    model = zoo.build("bert")
+    rows = [{k: v[i % len(v)] for k, v in zoo.batch(model).items()} for i in range(8)]
+    arguments = TrainingArguments(
+        str(tmp_path), report_to="none", use_cpu=True, max_steps=1, save_strategy="no",
+        per_device_train_batch_size=2, gradient_accumulation_steps=parts,
+    )  # fmt: skip
+    trainer = Trainer(model, arguments, train_dataset=rows)
+    apply(model, KLNorm())
+    if parts == 1:
+        trainer.train()
+    else:
+        with pytest.raises(RuntimeError, match="call apply first"):
+            trainer.train()

@@ -5,6 +5,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from klnorm_lib import L2SP, VIB, KLNorm, MLPHead, RDrop, apply, auxiliary_loss
+from klnorm_lib.methods.callback import PenaltyLog
 from klnorm_lib.methods.monitoring import means_of
 from tests import zoo
 
@@ -19,7 +20,7 @@ class Tracker(TrainerCallback):
         self.rows.append(dict(logs))
 
 
-def a_run(tmp_path, *methods, monitored=True, dropout=0.0, **settings):
+def a_run(tmp_path, *methods, monitored=True, report_given=True, dropout=0.0, **settings):
     torch.manual_seed(0)
     model = zoo.build("bert", hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     report = apply(model, *methods)
@@ -30,8 +31,10 @@ def a_run(tmp_path, *methods, monitored=True, dropout=0.0, **settings):
         **{"max_steps": 4, "logging_steps": 2, "per_device_train_batch_size": 2, "learning_rate": 1e-2} | settings,
     )  # fmt: skip
     tracker = Tracker()
-    callbacks = [tracker, *(report.callbacks if monitored else [])]
+    callbacks = [tracker, *report.callbacks] if report_given else [tracker]
     trainer = Trainer(model, arguments, train_dataset=rows, eval_dataset=rows[:2], callbacks=callbacks)
+    if not monitored:
+        trainer.remove_callback(PenaltyLog)
     trainer.train()
     return trainer, [row for row in trainer.state.log_history if "loss" in row], tracker
 
@@ -49,6 +52,29 @@ def test_task_loss_and_penalty_sum_to_the_logged_loss_and_reach_every_tracker(tm
     keys = {key for key in rows[0] if key.startswith("penalty")}
     seen = [{k: row[k] for k in keys} for row in tracker.rows if "loss" in row]
     assert seen == [{k: row[k] for k in keys} for row in rows]
+
+
+def test_a_trainer_that_was_given_no_callbacks_logs_too(tmp_path):
+    _, rows, tracker = a_run(tmp_path, KLNorm(form="C", beta=0.3), report_given=False)
+    for row, seen in zip(rows, tracker.rows, strict=False):
+        assert row["penalty_klnorm"] > 0
+        assert seen["penalty_klnorm"] == row["penalty_klnorm"]
+        assert row["penalty_task_loss"] + row["penalty"] == pytest.approx(row["loss"], rel=1e-5)
+
+
+def test_a_trainer_of_a_model_that_is_not_of_transformers_is_left_alone(tmp_path):
+    class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(4, 2)
+
+        def forward(self, x, labels):
+            return {"loss": torch.nn.functional.cross_entropy(self.linear(x), labels)}
+
+    arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True, max_steps=1, logging_steps=1)
+    trainer = Trainer(Plain(), arguments, train_dataset=[{"x": torch.ones(4), "labels": 0}] * 8)
+    trainer.train()
+    assert "loss" in trainer.state.log_history[0]
 
 
 def test_kl_per_feature_is_the_penalty_over_beta_and_width(tmp_path):

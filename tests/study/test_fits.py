@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from klnorm_lib import cli, methods, study
-from klnorm_lib.study import fit_protocol, inputs, training
+from klnorm_lib.study import evaluation, fit_protocol, inputs
 from klnorm_lib.study.fit_protocol import Fit, featurisers, fit_of, register
 from klnorm_lib.study.fits import FITS, linear
 from klnorm_lib.sweep import grid, workers
@@ -46,7 +46,7 @@ class Majority(Fit):
         counts = np.bincount(inputs.data["train"]["label"], minlength=inputs.task.num_labels)
         row = np.where(counts == counts.max(), self.margin, 0.0)
         record.parameters = {"total": 1, "trainable": 0, "added": 1}
-        record.selected = {"step": 1, "C": 1.0, "metric": inputs.task.metrics[0], "rule": training.RULE}
+        record.selected = {"step": 1, "C": 1.0, "metric": inputs.task.metrics[0], "rule": evaluation.RULE}
         record.validation = {"accuracy": 0.5, "nll": 1.0}
         record.evaluations = [{"step": 1, "train_loss": 1.0, "penalty": None, "validation": record.validation}]
         return {n: np.tile(row, (len(split), 1)) for n, split in inputs.data.items() if n != "validation"}

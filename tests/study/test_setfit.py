@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from klnorm_lib import cli, encoders, study
 from klnorm_lib.study import features
-from klnorm_lib.study.fits import setfit
+from klnorm_lib.study.fits import contrast
 from klnorm_lib.tasks import audio_cache
 from tests.study import hearing, small
 from tests.study.test_run import numbers
@@ -39,28 +39,28 @@ def test_loss_is_the_mean_over_pairs_of_each_kind():
     other = [c[i, j] ** 2 for i, j in pairs if labels[i] != labels[j]]
     assert (len(same), len(other)) == (2, 8)
     expected = sum(same) / len(same) / 2 + sum(other) / len(other) / 2
-    torch.testing.assert_close(setfit.contrast(e, labels), expected)
+    torch.testing.assert_close(contrast.contrast(e, labels), expected)
 
 
 def test_loss_of_one_kind_of_pairs_is_that_kind():
     e = torch.randn(3, 7, generator=torch.Generator().manual_seed(0))
     c = cosines(e)[[0, 0, 1], [1, 2, 2]]
-    torch.testing.assert_close(setfit.contrast(e, torch.zeros(3)), (1 - c).square().mean())
-    torch.testing.assert_close(setfit.contrast(e, torch.arange(3)), c.square().mean())
+    torch.testing.assert_close(contrast.contrast(e, torch.zeros(3)), (1 - c).square().mean())
+    torch.testing.assert_close(contrast.contrast(e, torch.arange(3)), c.square().mean())
 
 
 def test_loss_of_scores_wants_a_cosine_that_falls_with_their_distance():
     angle = torch.tensor([0.0, 1.0])
     e = torch.stack([angle.cos(), angle.sin()], 1)
     scores = torch.tensor([2.0, 2.0 + 4 * (1 - float(angle[1].cos()))])
-    assert setfit.contrast(e, scores, span=4.0).item() == pytest.approx(0.0, abs=1e-12)
-    assert setfit.contrast(e, scores, span=8.0).item() > 1e-3
+    assert contrast.contrast(e, scores, span=4.0).item() == pytest.approx(0.0, abs=1e-12)
+    assert contrast.contrast(e, scores, span=8.0).item() > 1e-3
 
 
 def test_loss_gradient_is_right():
     e = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     labels = torch.tensor([0, 1, 0, 1])
-    (gradient,) = torch.autograd.grad(setfit.contrast(e, labels), e)
+    (gradient,) = torch.autograd.grad(contrast.contrast(e, labels), e)
     assert gradient.abs().sum() > 0
     assert (gradient * e).sum(1).detach() == pytest.approx(torch.zeros(4), abs=1e-6)  # lengths do not matter
 
@@ -69,14 +69,14 @@ def test_partners_are_other_rows_of_the_same_class():
     import datasets
 
     rows = datasets.Dataset.from_dict({"x": list(range(7)), "label": [0, 0, 0, 1, 1, 1, 2]})
-    pairs = setfit.Pairs(rows, False, seed=0)
+    pairs = contrast.Pairs(rows, False, seed=0)
     drawn = {i: {pairs[i][1]["x"] for _ in range(30)} for i in range(7)}
     assert drawn == {0: {1, 2}, 1: {0, 2}, 2: {0, 1}, 3: {4, 5}, 4: {3, 5}, 5: {3, 4}, 6: {6}}
     assert [pairs[i][0]["x"] for i in range(7)] == list(range(7))
-    scores = setfit.Pairs(rows, True, seed=0)
+    scores = contrast.Pairs(rows, True, seed=0)
     assert {scores[0][1]["x"] for _ in range(60)} == set(range(1, 7))
     rng, others = np.random.default_rng(3), [[1, 2], [0, 2], [0, 1], [4, 5], [3, 5], [3, 4]]
-    pairs = setfit.Pairs(rows, False, seed=3)
+    pairs = contrast.Pairs(rows, False, seed=3)
     assert [pairs[i][1]["x"] for i in range(6)] == [rng.choice(of_class) for of_class in others]
 
 
@@ -84,7 +84,7 @@ def test_embedding_is_the_mean_over_tokens_as_for_the_frozen_baseline(encoder):
     model, processor = encoders.load(str(encoder), 2)
     texts = ["the film", "the book was not very good and the room was cold"]
     with torch.no_grad():
-        ours = setfit.Embedder(model.base_model.eval(), None)(**processor(texts, padding=True, return_tensors="pt"))
+        ours = contrast.Embedder(model.base_model.eval(), None)(**processor(texts, padding=True, return_tensors="pt"))
     expected = features._texts(model.base_model, processor, texts, 64, "cpu")
     np.testing.assert_allclose(ours.logits, expected, atol=1e-5)
     assert ours.loss is None
@@ -94,7 +94,7 @@ def test_an_encoder_without_hidden_states_is_refused():
     encoder = torch.nn.Linear(2, 2)
     encoder.config, encoder.forward = SimpleNamespace(), lambda **inputs: SimpleNamespace(last_hidden_state=None)
     with pytest.raises(study.StudyError, match="setfit"):
-        setfit.Embedder(encoder, None)(input_ids=torch.zeros(1, 2))
+        contrast.Embedder(encoder, None)(input_ids=torch.zeros(1, 2))
 
 
 def test_training_brings_rows_of_a_class_together(record):
@@ -130,14 +130,14 @@ def test_same_run_gives_the_same_numbers(encoder, reviews):
 
 def test_a_step_sees_as_many_texts_as_in_every_other_arm(encoder, reviews, monkeypatch):
     seen = []
-    forward = setfit.Embedder.forward
+    forward = contrast.Embedder.forward
 
     def counting(self, labels=None, **inputs):
         if labels is not None:
             seen.append(len(labels))
         return forward(self, labels, **inputs)
 
-    monkeypatch.setattr(setfit.Embedder, "forward", counting)
+    monkeypatch.setattr(contrast.Embedder, "forward", counting)
     study.run(setfit_run(encoder, reviews, steps=3, evaluations=1, gradient_accumulation=2), progress=False)
     assert seen == [4] * 6
 
@@ -160,7 +160,7 @@ def test_recordings(tmp_path, monkeypatch):
     assert record.task["kind"] == "audio"
     model, processor = encoders.load(str(hears), 2)
     sounds = [np.sin(np.arange(n) / 9).astype(np.float32) for n in (1600, 3200)]
-    embedder = setfit.Embedder(model.base_model.eval(), None)
+    embedder = contrast.Embedder(model.base_model.eval(), None)
 
     def heard(clips):
         inputs = processor(clips, sampling_rate=16000, padding=True, return_tensors="pt")

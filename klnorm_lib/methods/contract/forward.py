@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 
@@ -10,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from klnorm_lib.methods.contract.fresh_parts import check_fresh_parts
-from klnorm_lib.methods.contract.guards import check_whole, exporting, warn_in_evaluation, watch
+from klnorm_lib.methods.contract.guards import check_divided, check_whole, exporting, warn_in_evaluation, watch
+from klnorm_lib.methods.contract.left_padding import warn_of_left_padding
 from klnorm_lib.methods.contract.tuners import warn_of_left_out
 from klnorm_lib.methods.monitoring import means_of
 from klnorm_lib.methods.passes import loss_and_logits, twice
 from klnorm_lib.methods.penalty import PenaltyLayer, penalty_layers
 from klnorm_lib.methods.precision import refuse_float16
 from klnorm_lib.sites.axes import Positions
-from klnorm_lib.sites.positions import classified_position, picks_last_token
 
 
 def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.BoundArguments):
@@ -27,9 +26,12 @@ def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.B
     as_tuple = _name_outputs(model, given)
     if model.training and torch.is_grad_enabled():
         check_whole(model)
-        if not torch.compiler.is_compiling() and check_fresh_parts(model):
-            warn_of_left_out(model)
-    mask, labels = given.arguments.get("attention_mask"), given.arguments.get("labels")
+        if not torch.compiler.is_compiling():
+            check_divided(given)
+            if check_fresh_parts(model):
+                warn_of_left_out(model)
+    warn_of_left_padding(model, base_forward, given)
+    mask, labels = _mask(model, given), given.arguments.get("labels")
     samples = 1
     if labels is not None and model.training:
         samples = max((layer.samples for layer in layers), default=1)
@@ -38,10 +40,6 @@ def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.B
     model._klnorm_pending = False  # the graph of the forward before is gone
 
     real = _positions(model, given.arguments, mask)
-    classified = real
-    if picks_last_token(base_forward):
-        classified = functools.partial(_classified, model, given.arguments)
-
     decoders = _decoder_layers(model)
     decoded = _decoder_positions(model, given.arguments, real) if decoders else real
 
@@ -50,10 +48,11 @@ def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.B
         encoder._klnorm_open = True
         for layer in layers:
             places = decoded if id(layer) in decoders else real
-            layer.enter(samples, torch.is_grad_enabled(), classified if layer.before_head else places)
+            layer.enter(samples, torch.is_grad_enabled(), places)
         try:
             outputs = base_forward(*given.args, **given.kwargs)
             for layer in layers:
+                layer.settle(loss_and_logits(outputs, labels is not None)[1])
                 layer.finish(model, outputs, as_tuple)
             penalties = [p for layer in layers for p in layer.penalties]
             for layer in layers:
@@ -86,6 +85,16 @@ def _positions(model: nn.Module, given: Mapping[str, object], mask: Tensor | Non
     return Positions.of(model.config, mask, next((given[k] for k in _TOKENS if given.get(k) is not None), None))
 
 
+def _mask(model: nn.Module, given: inspect.BoundArguments) -> Tensor | None:
+    """The attention mask, also where the model takes none (FNet): given all the same, or read off the padding token."""
+    if "attention_mask" in given.signature.parameters:
+        return given.arguments.get("attention_mask")
+    anything = next((n for n, p in given.signature.parameters.items() if p.kind is p.VAR_KEYWORD), None)
+    mask = given.arguments.get(anything, {}).get("attention_mask")
+    tokens, padding = given.arguments.get("input_ids"), getattr(model.config, "pad_token_id", None)
+    return tokens != padding if mask is None and tokens is not None and padding is not None else mask
+
+
 def _decoder_layers(model: nn.Module) -> set[int]:
     """Layers in the decoder of an encoder-decoder model, whose positions are not those of ``attention_mask``."""
     if not getattr(model.config, "is_encoder_decoder", False):
@@ -102,13 +111,6 @@ def _decoder_positions(model: nn.Module, given: Mapping[str, object], real: Posi
 
 
 _TOKENS = ("input_ids", "inputs_embeds", "input_values", "input_features")
-
-
-def _classified(model: nn.Module, given: Mapping[str, object], length: int) -> Tensor:
-    ids = next((given[k] for k in ("decoder_input_ids", "input_ids") if given.get(k) is not None), None)
-    embeddings = given.get("inputs_embeds")
-    read = embeddings if ids is None else ids
-    return classified_position(model.config, ids, read.shape[0], length, read.device)
 
 
 def _name_outputs(model: nn.Module, given: inspect.BoundArguments) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from inspect import BoundArguments
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,10 @@ _PASSED_BY = (
 _GONE = (
     "what a method added to {model} is no longer there ({gone}): a part of the model was replaced after apply. "
     "Replace heads and other parts first, then apply"
+)
+_NOT_DIVIDED = (
+    "the Trainer was built before apply, so it does not divide the loss by the accumulation steps and every step would "
+    "be too long; call apply first, then build the Trainer"
 )
 _EVALUATION = (
     "a gradient comes back through the loss of a model in evaluation mode, where there is neither a penalty nor "
@@ -100,6 +105,17 @@ def check_whole(model: nn.Module) -> None:
     gone = before - _added(model) if before else None
     if gone:
         raise RuntimeError(_GONE.format(model=type(model).__name__, gone=", ".join(sorted(gone))))
+
+
+def check_divided(given: BoundArguments) -> None:
+    """Raise ``RuntimeError`` when a Trainer counts the labels of several parts of a batch, so does not divide itself.
+
+    It decides that when it is built: ``apply`` sets ``accepts_loss_kwargs = False``, with which it does not count.
+    """
+    labels = given.arguments.get("labels")
+    count = given.arguments.get("num_items_in_batch", given.kwargs.get("num_items_in_batch"))
+    if labels is not None and count is not None and int(count) > int((labels != -100).sum()):
+        raise RuntimeError(_NOT_DIVIDED)
 
 
 def warn_in_evaluation(model: nn.Module, loss: Tensor) -> None:

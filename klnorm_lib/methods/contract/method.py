@@ -22,6 +22,7 @@ from klnorm_lib.methods.contract.guards import guard_encoder, modules_to_keep
 from klnorm_lib.methods.contract.model_class import keep_in_adapter, regularised, save_methods_with, swap_class
 from klnorm_lib.methods.contract.tuners import penalise_tuners
 from klnorm_lib.methods.contract.undo import undo_on_error
+from klnorm_lib.methods.model_card import base_name
 from klnorm_lib.methods.penalty import Penalty, PenaltyLayer, penalty_layers
 from klnorm_lib.methods.precision import check_trained_weights
 from klnorm_lib.sites import unwrap
@@ -196,8 +197,10 @@ def _apply(model: nn.Module, methods: tuple[Method, ...], how: str) -> Report:
         added = sum(p.numel() for p in inner.parameters()) - before
         swap_class(inner, regularised)
         inner._klnorm_methods = methods
+        inner._klnorm_base = base_name(inner)
         inner._klnorm_auxiliary = None
         inner._klnorm_pending = False
+        inner._klnorm_seen = set()  # of what is looked at once; the replicas of DataParallel share it
         for outer in outers:
             outer.accepts_loss_kwargs = False
             if is_peft(outer):

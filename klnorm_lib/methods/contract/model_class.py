@@ -6,13 +6,14 @@ import copy
 import functools
 import inspect
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
 
 from klnorm_lib.doors import CONFIG_KEY, marked
+from klnorm_lib.methods import model_card
 from klnorm_lib.methods.contract import steps
 from klnorm_lib.methods.contract.forward import penalised_forward
 from klnorm_lib.methods.contract.fresh_parts import active_adapter, note_saved
@@ -57,6 +58,7 @@ def regularised(base: type) -> type:
     class Regularised(base):
         accepts_loss_kwargs = False
         _klnorm_methods = None
+        _klnorm_base = ""
 
         @functools.wraps(base.forward)
         def forward(self, *args, **kwargs):
@@ -68,17 +70,26 @@ def regularised(base: type) -> type:
         def save_pretrained(self, *args, **kwargs):
             if self._klnorm_methods is None:
                 return base.save_pretrained(self, *args, **kwargs)
+            of_saving = inspect.signature(base.save_pretrained)
+            given = of_saving.bind(self, *args, **kwargs)
             if getattr(self, "_hf_peft_config_loaded", False):  # transformers then saves the adapter alone
                 result = base.save_pretrained(self, *args, **kwargs)
-                _save_config(self, inspect.signature(base.save_pretrained).bind(self, *args, **kwargs))
+                _save_config(self, given)
                 return result
-            if "save_original_format" in inspect.signature(base.save_pretrained).parameters:
+            if "save_original_format" in of_saving.parameters:
                 # The names of the modules, by which a checkpoint is resumed too, not those of earlier transformers.
                 kwargs.setdefault("save_original_format", False)
-            with _methods_in_config(self.config, self._klnorm_methods), _marked(self.config):
+            with _methods_in_config(self), _marked(self.config):
                 result = base.save_pretrained(self, *args, **kwargs)
             note_saved(self)
+            if given.arguments.get("is_main_process", True):
+                model_card.write(given.arguments["save_directory"], self)
             return result
+
+        def _upload_modified_files(self, working_dir, *args, **kwargs):
+            # transformers has put a card of its own over the one that save_pretrained wrote.
+            model_card.write(working_dir, self)
+            return base._upload_modified_files(self, working_dir, *args, **kwargs)
 
         def __reduce_ex__(self, protocol):
             # The auxiliary loss carries a graph, which neither copy nor pickle can take along.
@@ -111,19 +122,22 @@ def _save_config(model: nn.Module, given: inspect.BoundArguments, folder: str = 
     """Write the methods of ``model`` beside an adapter that a call of ``save_pretrained`` wrote."""
     if not given.arguments.get("is_main_process", True):
         return
-    with _methods_in_config(model.config, model._klnorm_methods):
+    folder = Path(given.arguments["save_directory"], folder)
+    with _methods_in_config(model):
         model.config.architectures = [type(model).__name__]
-        model.config.save_pretrained(Path(given.arguments["save_directory"], folder))
+        model.config.save_pretrained(folder)
+    model_card.write(folder, model)
 
 
 @contextmanager
-def _methods_in_config(config, methods: Sequence) -> Iterator[None]:
+def _methods_in_config(model: nn.Module) -> Iterator[None]:
     # Only while saving: a config object may be shared with models that no method was applied to.
-    setattr(config, CONFIG_KEY, {"format": FORMAT, "methods": [copy.deepcopy(m.to_dict()) for m in methods]})
+    methods = [copy.deepcopy(m.to_dict()) for m in model._klnorm_methods]
+    setattr(model.config, CONFIG_KEY, {"format": FORMAT, "methods": methods, "base": model._klnorm_base})
     try:
         yield
     finally:
-        delattr(config, CONFIG_KEY)
+        delattr(model.config, CONFIG_KEY)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from klnorm_lib.methods.loading.adapter import load_adapter
 from klnorm_lib.methods.loading.files import read_json
 from klnorm_lib.methods.loading.whole import load_whole
 from klnorm_lib.methods.registry import from_dict
+from klnorm_lib.sites import unwrap
 
 
 def load(path: str | Path, **options) -> nn.Module:
@@ -36,4 +37,5 @@ def load(path: str | Path, **options) -> nn.Module:
     methods = [from_dict(method) for method in saved["methods"]]
     is_adapter = (path / "adapter_config.json").exists()
     model = load_adapter(path, methods) if is_adapter else load_whole(path, methods, **options)
+    unwrap(model)._klnorm_base = saved.get("base", "")
     return model.eval()

@@ -7,17 +7,26 @@ from pathlib import Path
 from torch import nn
 
 from klnorm_lib.doors import CONFIG_KEY, unmarked, without_methods
-from klnorm_lib.encoders.no_code import open_pretrained
+from klnorm_lib.encoders.no_code import code_refused, open_pretrained
 from klnorm_lib.methods.loading.files import read_json
 
 
 def base_config(config_path: Path):
     """The config of the model without methods."""
+    import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     settings = unmarked(read_json(config_path / "config.json"))
     settings.pop(CONFIG_KEY)
-    return CONFIG_MAPPING[settings["model_type"]].from_dict(settings)
+    model_type = settings.get("model_type")
+    if model_type in CONFIG_MAPPING:
+        return CONFIG_MAPPING[model_type].from_dict(settings)
+    if settings.get("auto_map"):
+        raise code_refused(config_path, "transformers")
+    raise ValueError(
+        f"{config_path}/config.json has the model type {model_type!r}, which transformers "
+        f"{transformers.__version__} does not have; install a version that does"
+    )
 
 
 def plain(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from klnorm_lib.study import evaluation, machine, padding, preparing, training
+from klnorm_lib.study import evaluation, machine, padding, preparing
 from klnorm_lib.study.fit_protocol import FINE_TUNING, Fit
 from klnorm_lib.study.fits.loading import model_and_rows
 from klnorm_lib.study.inputs import Inputs
@@ -48,6 +48,8 @@ class FineTuning(Fit):
     def fit(self, inputs: Inputs, record: Record, reporter: Reporter) -> dict[str, np.ndarray]:
         """Train, put the weights back that did best on the validation rows, and predict the other splits: logits."""
         from transformers import DataCollatorWithPadding
+
+        from klnorm_lib.study import training
 
         run, task = inputs.run, inputs.task
         model, processor, rows = model_and_rows(inputs, record, reporter)

@@ -16,12 +16,12 @@ import numpy as np
 
 from klnorm_lib.encoders.sources import EncoderSource
 from klnorm_lib.study import features
+from klnorm_lib.study.evaluation import RULE
 from klnorm_lib.study.fits import linear
 from klnorm_lib.study.inputs import Inputs
 from klnorm_lib.study.progress import Reporter
 from klnorm_lib.study.record import Record
 from klnorm_lib.study.spec import Run
-from klnorm_lib.study.training import RULE
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..audio_mirror import read_folder
 from ..source import Found
 from ..task_spec import DataSet, OODSpec, Splits, TaskSpec
 
@@ -22,6 +21,8 @@ def specs() -> dict[str, TaskSpec]:
 
 def read(spec: TaskSpec) -> Found:
     """The whole task, as any other source hands it over; its revision is the checksum of its table."""
+    from ..audio_mirror import read_folder
+
     found = read_folder(spec, HERE / spec.name, f"klnorm_lib/{spec.name}")
     (table,) = found.files.values()
     found.revision = f"files-{table[:12]}"
