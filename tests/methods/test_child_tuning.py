@@ -56,6 +56,17 @@ def test_the_kept_share_is_as_asked_and_has_the_highest_fisher(keep, name):
         assert torch.cat(inside).min() >= torch.cat(outside).max()
 
 
+@pytest.mark.parametrize("wrap", [torch.nn.DataParallel, torch.compile])
+def test_a_wrapped_model_is_prepared_as_the_one_inside(wrap):
+    model = zoo.build("bert")
+    for method in (ChildTuning(keep=0.3), GuidedDropout(fisher="task")):
+        inside, wrapped = (method.prepare(m, rows(model)) for m in (model, wrap(model)))
+        assert wrapped == inside
+        if isinstance(method, ChildTuning):
+            assert wrapped.kept.keys() == inside.kept.keys()
+            assert all(torch.equal(wrapped.kept[n], mask) for n, mask in inside.kept.items())
+
+
 def test_ties_do_not_change_the_number_kept():
     scores = [torch.zeros(3, 4), torch.ones(5)]
     assert [int(mask.sum()) for mask in highest(scores, 5 / 17)] == [0, 5]

@@ -130,6 +130,14 @@ def test_filters_of_a_transposed_layer_are_its_columns():
     }
 
 
+def test_sets_of_a_wrapped_model_go_by_its_own_names():
+    model = tiny_bert()
+    plain, wrapped = (split(m, fisher_like(model)) for m in (model, nn.DataParallel(model)))
+    for name, chosen in plain.items():
+        assert wrapped[name].masks.keys() == {f"module.{n}" for n in chosen.masks}
+        assert all(torch.equal(wrapped[name].masks[f"module.{n}"], mask) for n, mask in chosen.masks.items())
+
+
 def test_directions_are_drawn_by_their_seed_alone():
     model = tiny_bert()
     before = torch.get_rng_state()

@@ -24,22 +24,7 @@ class Loop:
         """Add the ``rows`` sequences of ``batch``; returns their losses, (rows,)."""
         return torch.cat([self._one(one_row(batch, i, rows)) for i in range(rows)])
 
-    def clear(self) -> None:
-        """Begin sums anew."""
-        for total in self.sums.values():
-            total.zero_()
-
-    def close(self) -> None:
-        """Nothing was attached to the model."""
-
-    def _one(self, row: Mapping[str, Tensor]) -> Tensor:
-        value, slopes = self._slopes(row)
-        for name, slope in slopes.items():
-            self.used.add(name)
-            self.sums[name].addcmul_(slope, slope)
-        return value
-
-    def _slopes(self, row: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def slopes(self, row: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one sequence, (1,), and its gradient by each parameter that it depends on."""
         value = self.loss(self.model, row)
         if value.shape != (1,):
@@ -52,3 +37,18 @@ class Loop:
             raise ValueError(f"the model has no gradient in evaluation mode: {error}") from error
         named = zip(self.sums.items(), slopes, strict=True)
         return value.detach(), {name: slope.to(total.dtype) for (name, total), slope in named if slope is not None}
+
+    def clear(self) -> None:
+        """Begin sums anew."""
+        for total in self.sums.values():
+            total.zero_()
+
+    def close(self) -> None:
+        """Nothing was attached to the model."""
+
+    def _one(self, row: Mapping[str, Tensor]) -> Tensor:
+        value, slopes = self.slopes(row)
+        for name, slope in slopes.items():
+            self.used.add(name)
+            self.sums[name].addcmul_(slope, slope)
+        return value

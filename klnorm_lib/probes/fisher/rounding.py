@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -16,40 +15,47 @@ ALLOWED = 20.0  # times what a change in the last digit did
 
 
 class Measured(Loop):
-    """The loop, done twice: as it is, and with the last digit of every module's output changed at random.
-
-    ``noise``: parameter name -> what that did to the squares, in absolute values, summed. A gradient that is zero but
-    for rounding, as that of a key's bias, changes as a whole; one that is only small does not.
-    """
+    """The loop, which can tell what differs from its sums by more than rounding."""
 
     def __init__(self, model: nn.Module, loss: Loss, parameters: Mapping[str, nn.Parameter]) -> None:
         super().__init__(model, loss, parameters)
-        self.noise: dict[str, float] = defaultdict(float)
+        self._rows: list[Mapping[str, Tensor]] = []
 
-    def differs(self, name: str, found: Tensor) -> bool:
-        """Whether ``found``, the sum of the squares of one parameter, is another than that of the loop.
+    def wrong(self, found: Mapping[str, Tensor]) -> set[str]:
+        """Of ``found``, sums of squares by parameter name, those that are others than the loop's.
 
-        Compared with the parameter's own size, however small that is, and with what rounding does to it.
+        Each is compared with the parameter's own size, however small that is, and where that does not explain the
+        difference, with what rounding does to the squares.
         """
+        differing = {name for name, squares in found.items() if self._differs(name, squares)}
+        noise = self._noise(differing) if differing else {}
+        return {name for name in differing if self._differs(name, found[name], noise[name])}
+
+    def _one(self, row: Mapping[str, Tensor]) -> Tensor:
+        self._rows.append(row)
+        return super()._one(row)
+
+    def _differs(self, name: str, found: Tensor, noise: float = 0.0) -> bool:
         true = self.sums[name]
         size, underflow = size_of(true), torch.finfo(true.dtype).tiny * true.numel()
         if size > underflow and not found.any():
             return True
-        allowed = tolerance(self.parameters) * size + ALLOWED * self.noise[name] + underflow
+        allowed = tolerance(self.parameters) * size + ALLOWED * noise + underflow
         return not size_of(found - true) <= allowed  # so that what is not a number differs
 
-    def _one(self, row: Mapping[str, Tensor]) -> Tensor:
-        value, slopes = self._slopes(row)
+    def _noise(self, names: set[str]) -> dict[str, float]:
+        """How much the squares move when the last digit of every module's output is changed at random.
+
+        A gradient that is zero but for rounding, as that of a key's bias, changes as a whole; one that is only small
+        does not. Seen on the last sequence, and taken to be the same for each.
+        """
+        some = Loop(self.model, self.loss, {name: self.parameters[name] for name in names})
+        _, slopes = some.slopes(self._rows[-1])
         with last_digit_changed(self.model):
-            _, others = self._slopes(row)
-        for name, slope in slopes.items():
-            self.used.add(name)
-            square = slope.square_()
-            self.sums[name].add_(square)
-            other = others.pop(name, None)
-            if other is not None:
-                self.noise[name] += size_of(square.sub_(other.square_()))
-        return value
+            _, others = some.slopes(self._rows[-1])
+        both = slopes.keys() & others.keys()
+        moved = {name: size_of(slopes[name].square() - others[name].square()) for name in both}
+        return {name: len(self._rows) * moved.get(name, 0.0) for name in names}
 
 
 def size_of(squares: Tensor) -> float:

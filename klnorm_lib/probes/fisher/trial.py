@@ -160,6 +160,8 @@ def _doubt(
     for path, module in model.named_modules():
         for p in module._parameters.values():
             owners.setdefault(id(p), f"{path or 'the model'} ({type(module).__name__})")
+    heard = {name: total for name, total in taps.sums.items() if name in taps.lengths and name not in without_batch}
+    wrong = reference.wrong(heard)
     for name, parameter in wanted.items():
         owner = owners[id(parameter)]
         if name in without_batch:
@@ -172,5 +174,5 @@ def _doubt(
         elif name not in taps.lengths:
             if name in reference.used:
                 plan.reasons[name] = f"{owner} is not called where its parameters are used"
-        elif reference.differs(name, taps.sums[name]):
+        elif name in wrong:
             plan.reasons[name] = f"{owner} does not explain the gradient of its parameter"
