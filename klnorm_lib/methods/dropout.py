@@ -9,6 +9,7 @@ sites already; the method sets their rates, and then measures in a forward pass 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -24,6 +25,7 @@ from klnorm_lib.methods.contract.undo import Undo, undo_on_error
 from klnorm_lib.probes import rates as measured
 from klnorm_lib.probes.missing import MissingPlace, missing_places
 from klnorm_lib.sites import Site, dropout_sites, encoder_of
+from klnorm_lib.sites.ignored import notes_on
 
 DEFAULT_P = 0.1
 
@@ -124,7 +126,10 @@ class Dropout(Method):
                     undo.set(rate.module, rate.attribute, p)
             if not any(parameter.is_meta for parameter in encoder_of(model).parameters()):
                 _check(model, wanted, self.noise)
-        return lines
+        notes = notes_on(model)
+        for note in notes:
+            warnings.warn(note, stacklevel=4)
+        return lines + notes
 
     def _add(self, model: nn.Module, undo: Undo) -> set[str]:
         """Put dropout where there is none, and return the names of the new sites."""
@@ -181,8 +186,9 @@ def _check(model: nn.Module, wanted: Mapping[str, float], noise: str) -> None:
     if wrong:
         raise RuntimeError(
             f"dropout did not take at {len(wrong)} place(s): {'; '.join(wrong[:6])}. The model's code reads its rate "
-            "from somewhere else, often a copy frozen at construction: set the rate in the config before the model "
-            'is built, or load it with attn_implementation="eager"'
+            "from somewhere else, often the config, which has one for all layers (Falcon, Persimmon), or a copy frozen "
+            "at construction: set the rate in the config before the model is built, or load it with "
+            'attn_implementation="eager"; Dropout(rates={...}) sets the other sites'
         )
 
 

@@ -20,13 +20,11 @@ def dummy_inputs(encoder: nn.Module) -> dict[str, Tensor]:
     config, kind = encoder.config, encoder.main_input_name
     device = next(encoder.parameters()).device
     if kind == "input_ids":
-        # I-BERT's embeddings are no nn.Embedding, CANINE hashes and has none.
-        table = getattr(encoder.get_input_embeddings(), "weight", None)
-        vocabulary = getattr(config, "vocab_size", 256) if table is None else table.shape[0]
+        vocabulary = _vocabulary(encoder)
         padding = getattr(config, "pad_token_id", None)
         # RoBERTa and its kin count positions from padding + 1.
         longest = getattr(config, "max_position_embeddings", POSITIONS + 2) - (padding or 0) - 1
-        ids = torch.randint(vocabulary, (ROWS, max(1, min(POSITIONS, longest))))
+        ids = torch.randint(vocabulary, (ROWS, max(1, min(max(POSITIONS, _sparse_from(encoder, longest)), longest))))
         if padding is not None:
             ids[ids == padding] = (padding + 1) % vocabulary
         ids = ids.to(device)
@@ -50,6 +48,33 @@ def dummy_inputs(encoder: nn.Module) -> dict[str, Tensor]:
         f"cannot make inputs for {type(encoder).__name__}, which takes {kind}; encoders of text (input_ids), "
         "images (pixel_values), waveforms (input_values) and spectrograms (input_features) can be measured"
     )
+
+
+def _vocabulary(encoder: nn.Module) -> int:
+    """How many tokens there are; of CANINE, which hashes characters and has no table, as many as bytes have values."""
+    try:
+        table = getattr(encoder.get_input_embeddings(), "weight", None)  # I-BERT's is no nn.Embedding
+    except NotImplementedError:
+        table = None
+    return getattr(encoder.config, "vocab_size", 256) if table is None else table.shape[0]
+
+
+def _sparse_from(encoder: nn.Module, longest: int) -> int:
+    """How many tokens block-sparse attention needs (BigBird), else 0: for fewer the model changes itself for good.
+
+    Raises ``ValueError`` when the encoder has fewer positions than that.
+    """
+    if not any(getattr(module, "attention_type", None) == "block_sparse" for module in encoder.modules()):
+        return 0
+    config = encoder.config
+    enough = (6 + 2 * config.num_random_blocks) * config.block_size
+    if enough > longest:
+        raise ValueError(
+            f"the block-sparse attention of {type(encoder).__name__} needs {enough} tokens, and it has {longest} "
+            "positions, so that it would change to full attention, with other dropouts, in its first forward; load it "
+            'with attention_type="original_full"'
+        )
+    return enough
 
 
 def _spectrogram(config: object, kind: str) -> tuple[int, int] | None:

@@ -71,7 +71,7 @@ def _plausible(zeros: int, trials: int, p: float) -> bool:
     return bool(2 * tail > IMPLAUSIBLE)
 
 
-def _count(before: Tensor, after: Tensor) -> Zeros:
+def count_zeros(before: Tensor, after: Tensor) -> Zeros:
     """How many of the elements that were not zero are zero afterwards, and how many those were."""
     alive = before.ne(0) & before.isfinite()
     return Zeros(int((after.eq(0) & alive).sum()), int(alive.sum()))
@@ -85,10 +85,10 @@ def _in_dropout(func: Callable, args: tuple, kwargs: dict) -> tuple[float, Seen,
     x, p, training = given.arguments["input"], given.arguments["p"], given.arguments["training"]
     before = x.clone()  # the operation may work in place
     result = func(*args, **kwargs)
-    seen = _count(before, result)
+    seen = count_zeros(before, result)
     if seen.count < min(ENOUGH, x.numel()):  # e.g. behind a rate of 1: too little is left to count on
         ones = torch.ones(max(ENOUGH, x.numel()), dtype=x.dtype, device=x.device)
-        seen = _count(ones, F.dropout(ones, p, training))
+        seen = count_zeros(ones, F.dropout(ones, p, training))
     return (float(p) if training else 0.0), seen, result
 
 
@@ -119,7 +119,7 @@ def _in_sdpa(func: Callable, args: tuple, kwargs: dict) -> tuple[float, Seen, Te
     identity = torch.eye(key.shape[-2], dtype=key.dtype, device=key.device).expand(*key.shape[:-1], key.shape[-2])
     kept = func(**given | {"value": identity, "dropout_p": 0.0})
     dropped = func(**given | {"value": identity})
-    return float(given.get("dropout_p", 0.0)), _count(kept, dropped), result
+    return float(given.get("dropout_p", 0.0)), count_zeros(kept, dropped), result
 
 
 def _in_multi_head(func: Callable, args: tuple, kwargs: dict) -> tuple[float, Seen, tuple]:
@@ -130,7 +130,7 @@ def _in_multi_head(func: Callable, args: tuple, kwargs: dict) -> tuple[float, Se
     _, kept = func(**shown | {"training": False})
     _, dropped = func(**shown)
     p = given.arguments["dropout_p"] if given.arguments["training"] else 0.0
-    return float(p), _count(kept, dropped), result
+    return float(p), count_zeros(kept, dropped), result
 
 
 WATCHED = {

@@ -5,20 +5,24 @@ Reading a rate off a module trusts that the code uses it; attention may run with
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from klnorm_lib.probes.inputs import dummy_inputs
-from klnorm_lib.probes.operations import WATCHED, Seen
+from klnorm_lib.probes.operations import WATCHED, Seen, count_zeros
 from klnorm_lib.probes.untouched import training_mode
 from klnorm_lib.sites import Rate, Site, dropout_sites, encoder_of
 from klnorm_lib.sites.added import added_dropouts
-from klnorm_lib.sites.dropouts import known_sites
+from klnorm_lib.sites.dropouts import is_dropout, known_sites
+from klnorm_lib.sites.ignored import notes_on
 from klnorm_lib.sites.walk import places
 
 R = TypeVar("R", bound="Recorder")
@@ -45,13 +49,22 @@ def effective_rates(model: nn.Module) -> dict[str, float]:
     model's mode is, layer-drop and SpecAugment off. The rate is the one handed to the operation (dropout, scaled
     dot-product attention, multi-head attention); the share of zeros it makes must agree within a binomial bound, or,
     if it is Gaussian, the mean and the variance of its factors.
-    A site's rate is that of its main operation. The model and all generators are left as they were.
+    A site's rate is that of its main operation. The model and all generators are left as they were. Warns of a rate in
+    the config that nothing in the model reads (``classifier_dropout`` in a dozen classes of transformers), and of a
+    site that runs at another rate than is written down.
 
     Raises ``ValueError`` for an encoder without recognised sites; ``RuntimeError``, naming the place, when a site was
     not seen to run, runs at two rates, disagrees with its zeros, or when dropout runs outside every site.
     """
-    found = readings(model)
-    return {name: next(r.p for r in found if r.main and r.site == name) for name in dropout_sites(model)}
+    found, sites = readings(model), dropout_sites(model)
+    rates = {name: next(r.p for r in found if r.main and r.site == name) for name in sites}
+    for name, p in rates.items():
+        written = sites[name].get()
+        if not math.isclose(p, written, abs_tol=1e-9):
+            warnings.warn(f"{name}: {written:g} is written down, but {p:g} runs; the code ignores it", stacklevel=2)
+    for note in notes_on(model):
+        warnings.warn(note, stacklevel=2)
+    return rates
 
 
 def readings(model: nn.Module) -> list[Reading]:
@@ -107,12 +120,26 @@ class Recorder(TorchFunctionMode):
         handles = []
         for module in self._paths:
             handles.append(module.register_forward_pre_hook(lambda m, _: self._running.append(m)))
+            if is_dropout(module) and not isinstance(module, nn.modules.dropout._DropoutNd):
+                handles += self._watch_whole(module)
             handles.append(module.register_forward_hook(lambda *_: self._pop()))
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _watch_whole(self, module: nn.Module) -> list[RemovableHandle]:
+        """Hooks that look at what a dropout of another class (SEW-D's) did, unless an operation of it was seen."""
+        before: list[int] = []
+
+        def left(_, args: tuple, output: Tensor) -> None:
+            if before.pop() == len(self.readings):
+                p = module.p if hasattr(module, "p") else module.drop_prob
+                self._record(float(p) if module.training else 0.0, count_zeros(args[0], output))
+
+        entered = module.register_forward_pre_hook(lambda *_: before.append(len(self.readings)))
+        return [entered, module.register_forward_hook(left)]
 
     def _pop(self) -> None:
         self._running.pop()

@@ -7,9 +7,9 @@
 ``layer.{i}.ffn_output``         the feed-forward block, before it joins the residual stream
 
 A BERT with L layers has 1 + 3L of them. An architecture has those that its code has: DistilBERT has no
-``attention_output``. Dropout of the classifier and the pooler, layer-drop, stochastic depth, SpecAugment and peft's
-own dropout are no sites. Layers that share their weights (ALBERT) share one set of sites. Encoders that name their
-parts otherwise are read by structure, see ``klnorm_lib.sites.structure``.
+``attention_output``. Dropout of the classifier and the pooler, layer-drop, stochastic depth, SpecAugment, peft's own
+dropout and that of a vision tower beside a language model are no sites. Layers that share their weights (ALBERT) share
+one set of sites. Encoders that name their parts otherwise are read by structure, see ``klnorm_lib.sites.structure``.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ def known_sites(model: nn.Module, needed: bool = False) -> dict[str, Site]:
     """As :func:`dropout_sites`, but empty for an encoder without any dropout, unless one is ``needed``."""
     encoder = encoder_of(model)
     sites = {a.site: Site(a.site, Rate(a, "p", path), (), (a,)) for path, a in added_dropouts(encoder)}
-    every = [f for f in _rates_in(encoder) if not LEFT_ALONE.fullmatch(f.role)]
+    towers = tuple(f"{tower}." for tower in _other_inputs(encoder))
+    every = [f for f in _rates_in(encoder) if not LEFT_ALONE.fullmatch(f.role) and not f.role.startswith(towers)]
     mains: dict[str, _Found] = {}
     companions: dict[str, list[Rate]] = {}
     unknown: list[str] = []
@@ -120,7 +121,7 @@ def known_sites(model: nn.Module, needed: bool = False) -> dict[str, Site]:
         name, is_main = _site_of(found)
         if name is None:
             # A number alone may be a copy that nothing reads; effective_rates shows when something does.
-            if _is_dropout(found.rate.module):
+            if is_dropout(found.rate.module):
                 unknown.append(found.role)
         elif not is_main:
             companions.setdefault(name, []).append(found.rate)
@@ -135,7 +136,7 @@ def known_sites(model: nn.Module, needed: bool = False) -> dict[str, Site]:
     by_structure = _by_structure(modules, every)
     if unknown or not mains or idle or (len(by_structure[0]) > len(mains) and not by_structure[2]):
         mains, companions, unknown = by_structure
-    if unknown or not (mains or sites) and (needed or any(_is_dropout(f.rate.module) for f in every)):
+    if unknown or not (mains or sites) and (needed or any(is_dropout(f.rate.module) for f in every)):
         raise ValueError(_unknown(encoder, every, mains, unknown))
     for name, found in mains.items():
         # Functional attention calls dropout from the attention module, not from the nn.Dropout that has its rate.
@@ -148,7 +149,7 @@ def _by_structure(
     modules: structure.Modules, every: list[_Found]
 ) -> tuple[dict[str, _Found], dict[str, list[Rate]], list[str]]:
     """Main rates, companions and unknown roles, by where the rates stand: see ``klnorm_lib.sites.structure``."""
-    held = [f for f in every if _is_dropout(f.rate.module)]
+    held = [f for f in every if is_dropout(f.rate.module)]
     found = structure.roles(modules, [f.role for f in every])
     unknown = [f.role for f in held if f.role in found and found[f.role] is None]
     unknown += [f.role for f in held if f.role not in found and structure.is_foreign(modules, f.role)]
@@ -170,11 +171,24 @@ def _by_structure(
     return mains, companions, unknown
 
 
+def _other_inputs(encoder: nn.Module) -> list[str]:
+    """Parts of a language model that read images or sound (Gemma 3's vision tower): text does not run them."""
+    if encoder.main_input_name != "input_ids":
+        return []
+    return [place.role for place in places(encoder) if place.role and not _reads_text(place.module)]
+
+
+def _reads_text(module: nn.Module) -> bool:
+    modalities = getattr(module, "input_modalities", "text")
+    named = "text" in ([modalities] if isinstance(modalities, str) else modalities)
+    return named and getattr(module, "main_input_name", "input_ids") == "input_ids"
+
+
 def _rates_in(encoder: nn.Module) -> list[_Found]:
     found, parents = [], {}
     for place in places(encoder):
         parents[place.role] = place.module
-        if _is_dropout(place.module):
+        if is_dropout(place.module):
             attribute = "p" if hasattr(place.module, "p") else "drop_prob"
             around = parents[place.role.rpartition(".")[0]]
             found.append(_Found(Rate(place.module, attribute, place.path), place.role, around))
@@ -187,7 +201,8 @@ def _float_rate(place: Place, name: str) -> _Found:
     return _Found(Rate(place.module, name, join(place.path, name)), join(place.role, name), place.module)
 
 
-def _is_dropout(module: nn.Module) -> bool:
+def is_dropout(module: nn.Module) -> bool:
+    """Whether a module is a dropout, by its class or, of another class, by the class's name and its rate."""
     named = type(module).__name__.endswith("Dropout") and not module._modules
     rate = getattr(module, "p", getattr(module, "drop_prob", None))
     return isinstance(module, nn.modules.dropout._DropoutNd) or (named and isinstance(rate, float))
@@ -231,6 +246,6 @@ def _unknown(encoder: nn.Module, every: list[_Found], mains: dict[str, _Found], 
     return (
         f"{head}. Known are the encoders of BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa-v2, MPNet, Wav2Vec2, HuBERT, "
         "WavLM, UniSpeech, Data2VecAudio and SEW, and those whose dropouts stand in lists of layers with an attention "
-        "and a feed-forward part. For another one set the rates in its "
-        "config when you load it, and leave Dropout out of apply()"
+        "and a feed-forward part. For another one set the rates in its config when you load it, and leave Dropout out "
+        "of apply(); where there is none, Dropout(add_missing=True) puts some"
     )

@@ -26,9 +26,15 @@ from torch import nn
 _ATTENTION = re.compile(r".*(?:attn|attention).*", re.IGNORECASE)
 _CROSS = re.compile(r".*(?:encoder_attn|encdecattention|cross_?attn|cross_?attention).*", re.IGNORECASE)
 _OUTPUT = re.compile(r".*(?:output|resid|proj|post_attention|hidden).*", re.IGNORECASE)
-_FEED_FORWARD = re.compile(r"(?:mlp|ffn?s?\d?|feed_?forward|dense\w*|output|intermediate|conv_module)", re.IGNORECASE)
+_FEED_FORWARD = re.compile(
+    r"(?:mlp|ffn?s?\d?|feed_?forward|dense\w*|\w*output|intermediate|conv_module)", re.IGNORECASE
+)
 _FEED_FORWARD_MAP = re.compile(r"(?:\w*ffn\w*|fc\d|lin\w*\d|\w*moe\w*|experts)", re.IGNORECASE)
-_BEFORE_LAYERS = re.compile(r"(?:(?:\w+\.)?(?:\w*embeddings|feature_projection)\.)?(?:encoder\.|decoder\.)?\w*drop\w*")
+# CANINE joins characters, and Funnel drops its relative positions, above the layers.
+_BEFORE_LAYERS = re.compile(
+    r"(?:(?:\w+\.)?(?:\w*embeddings|feature_projection|projection|attention_structure)\.)?"
+    r"(?:encoder\.|decoder\.)?(?:text_model\.)?\w*drop\w*"
+)
 
 
 Modules = Mapping[str, nn.Module]  # by path, without peft's wrappers

@@ -3,17 +3,56 @@
 import pytest
 from torch.nn import functional as F
 
+from klnorm_lib import Dropout, apply
 from tests.matrix import architectures, dropouts
 
 SAMPLE = (
     "text/albert", "text/deberta-v2", "text/distilbert", "text/gpt2", "text/llama", "text/modernbert", "text/opt",
-    "text/xlm", "audio/wav2vec2", "audio/wav2vec2-conformer", "audio/whisper", "image/beit", "image/dinov2",
+    "text/xlm", "text/canine", "text/funnel", "text/gemma3", "text/ibert", "text/lilt", "text/mobilebert", "text/xlnet",
+    "audio/wav2vec2", "audio/wav2vec2-conformer", "audio/sew-d", "audio/whisper", "image/beit", "image/dinov2",
+    "image/swin",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_every_mask_has_the_rate_of_its_site(name):
     assert dropouts.guided(name) >= 2
+
+
+# Their code passes a rate of the config, or none, to the operation, or changes itself for short texts.
+REFUSED = {
+    "text/falcon": "dropout did not take at .*: 0 runs in h.0.* often the config",
+    "text/persimmon": "dropout did not take at .*layer.0.attention_probs: 0 runs in layers.0.self_attn",
+    "text/big_bird": 'load it with attention_type="original_full"',
+    "text/bigbird_pegasus": 'load it with attention_type="original_full"',
+    "text/diffllama": r"no known dropout site in DiffLlamaModel.*add_missing=True\) puts some",
+    "image/resnet": "no known dropout site in ResNetModel; .* none was found",
+}
+
+
+def numbers(model):
+    plain = (int, float, str)
+    return [(type(m), {k: v for k, v in vars(m).items() if isinstance(v, plain)}) for m in model.modules()]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_set_is_refused_by_name_and_left_as_it_was(name):
+    model = architectures.build(name)
+    before = [
+        (type(m), {k: v for k, v in vars(m).items() if isinstance(v, (int, float, str))}) for m in model.modules()
+    ]
+    with pytest.raises((ValueError, RuntimeError), match=f"(?s){REFUSED[name]}"):
+        apply(model, Dropout(p=0.3))
+    assert numbers(model) == before
+
+
+def test_full_attention_of_big_bird_is_measured():
+    config = architectures.config("text/big_bird")
+    config.attention_type = "original_full"
+    model = architectures.auto_class("text/big_bird").from_config(config)
+    wanted = dropouts.ask(model)
+    assert sum(site.endswith("attention_probs") for site in wanted) == config.num_hidden_layers
+    assert dropouts.measured_rates(model, architectures.batch("text/big_bird", model, rows=dropouts.ROWS)) == wanted
 
 
 def test_a_draw_that_is_no_sites_and_a_site_that_does_not_run_are_findings():
