@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
-from klnorm_lib import L2SP, VIB, KLNorm, NormHead, apply, auxiliary_loss
+from klnorm_lib import L2SP, VIB, Dropout, KLNorm, NormHead, RDrop, apply, auxiliary_loss
 from klnorm_lib.methods import build
 from klnorm_lib.methods.penalty import penalty_layers
 from klnorm_lib.probes.fisher import diagonal_fisher
@@ -181,8 +181,9 @@ def test_what_wraps_or_moves_a_model_loses_nothing():
     wrapped.train()(**inputs).loss.backward()
 
 
-def test_training_in_evaluation_mode_warns_once_and_measuring_does_not():
-    model, _, inputs = training(KLNorm(beta=0.1))
+@pytest.mark.parametrize("method", [KLNorm(beta=0.1), L2SP(), RDrop(), Dropout(p=0.2)], ids=lambda m: m.name)
+def test_training_in_evaluation_mode_warns_once_and_measuring_does_not(method):
+    model, _, inputs = training(method)
     model.eval()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*evaluation mode")
@@ -194,6 +195,13 @@ def test_training_in_evaluation_mode_warns_once_and_measuring_does_not():
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*evaluation mode")
         model(**inputs).loss.backward()
+
+
+def test_a_head_without_noise_trains_in_evaluation_mode_without_a_warning():
+    model, _, inputs = training(NormHead("layer"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*evaluation mode")
+        model.eval()(**inputs).loss.backward()
 
 
 @pytest.mark.parametrize("method", [KLNorm(form="C", beta=0.5), L2SP(alpha=1.0)], ids=lambda m: m.name)

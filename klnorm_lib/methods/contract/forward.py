@@ -141,7 +141,7 @@ def _attach_penalty(model: nn.Module, outputs, total: Tensor | None, has_labels:
             model.__dict__["_klnorm_loss"] = loss.detach().clone()  # peft may add to it in place
         if total.requires_grad and not torch.compiler.is_compiling():
             watch(model, outputs if logits is None else logits, loss)
-    elif loss is not None and loss.requires_grad and not torch.compiler.is_compiling():
+    if not model.training and loss is not None and loss.requires_grad and not torch.compiler.is_compiling():
         warn_in_evaluation(model, loss)
     if samples > 1:
         logits = logits.unflatten(0, (samples, -1)).mean(0)

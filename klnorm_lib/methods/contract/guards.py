@@ -119,10 +119,10 @@ def check_divided(given: BoundArguments) -> None:
 
 
 def warn_in_evaluation(model: nn.Module, loss: Tensor) -> None:
-    """Warn once when a gradient comes back through ``loss``, of a model in evaluation mode that has a penalty."""
+    """Warn once when a gradient comes back through ``loss``, of a model in evaluation mode with a penalty or noise."""
     if measuring() or getattr(model, "_klnorm_warned", False) or torch._C._functorch.peek_interpreter_stack():
         return
-    if not _has_penalty(model):
+    if not _has_penalty(model) and all("deterministic" in method.properties for method in model._klnorm_methods):
         return
 
     def warn(gradient: Tensor) -> None:
