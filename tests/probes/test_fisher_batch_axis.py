@@ -260,7 +260,7 @@ def test_a_pass_that_fails_with_hooks_only_is_looped_over():
             return self.layer(x)
 
     compared(Own(Frozen()), inputs(3, 3), "a pass with hooks failed .*weights must train")
-    compared(Own(Frozen()), inputs(3, 3)[1:], "a pass with hooks failed .*weights must train")
+    compared(Own(Frozen()), inputs(3, 3, 4)[1:], "a pass with hooks failed .*weights must train")
 
 
 def test_a_model_without_gradients_in_evaluation_says_so():

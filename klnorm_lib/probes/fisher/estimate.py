@@ -97,7 +97,8 @@ def estimate(config: FisherConfig, machine: Mapping[str, Any] | None = None, pro
         task = bar.add_task("", total=config.n, completed=partial.done)
         try:
             # How it is computed is found out on the first sequences, also by a run that goes on from later ones.
-            fisher.prepare(next(_batches(model, text, range(min(config.n, config.block)), corrupt, config)))
+            if result.done < config.n:
+                fisher.prepare(next(_batches(model, text, range(min(config.n, config.block)), corrupt, config)))
             while result.done < config.n:
                 block = range(result.done, min(config.n, result.done + config.block))
                 found, predicted = _block(fisher, text, block, corrupt, config)

@@ -64,9 +64,10 @@ class Hooks:
         alone = not any(several for _, several in self._tried)
         if key in self._tried or (len(self._tried) >= TRIALS and not (rows > 1 and alone)):
             return True
-        few = unlike_rows(batch, rows, TRIED)
         hooked = self.parameters if self._plan is None else self._hooked()
-        reference = Measured(self.model, self.loss, self.parameters if self._plan is None else hooked)
+        if not hooked:  # all of them go another way already
+            return True
+        few, reference = unlike_rows(batch, rows, TRIED), Measured(self.model, self.loss, hooked)
         losses = reference.add(few, TRIED)
         if not losses.isfinite().all():
             return False
@@ -74,7 +75,7 @@ class Hooks:
         if self._plan is None:
             self._plan = plan_for(self._subject, reference, losses, few)
             self._go_on(self._plan.reasons, few, reference)
-        elif hooked:
+        else:
             again = tried_again(self._plan, self._subject, hooked, reference, losses, few)
             for name, forms in again.forms.items():
                 self._plan.forms.setdefault(name, set()).update(forms)

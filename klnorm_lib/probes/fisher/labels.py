@@ -82,7 +82,7 @@ def check_labels(kind: str, model: nn.Module, batch: Mapping[str, Tensor], outpu
         counted = (flat != IGNORED).any(1, keepdim=True)  # a whole row of -100 is a sequence without labels
         wrong, right = counted & ~((flat >= 0) & (flat <= 1)), "0 or 1 (or between)"
     else:
-        if labels.is_floating_point() or labels.is_complex():
+        if labels.is_floating_point():
             more = "" if kind != "classification" else "; for regression set model.config.problem_type = 'regression'"
             raise ValueError(f"labels that name classes are whole numbers, got {labels.dtype}{more}")
         wrong = (flat != IGNORED) & ((flat < 0) | (flat >= outputs))

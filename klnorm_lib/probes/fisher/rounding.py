@@ -47,15 +47,17 @@ class Measured(Loop):
         """How much the squares move when the last digit of every module's output is changed at random.
 
         A gradient that is zero but for rounding, as that of a key's bias, changes as a whole; one that is only small
-        does not. Seen on the last sequence, and taken to be the same for each.
+        does not.
         """
         some = Loop(self.model, self.loss, {name: self.parameters[name] for name in names})
-        _, slopes = some.slopes(self._rows[-1])
-        with last_digit_changed(self.model):
-            _, others = some.slopes(self._rows[-1])
-        both = slopes.keys() & others.keys()
-        moved = {name: size_of(slopes[name].square() - others[name].square()) for name in both}
-        return {name: len(self._rows) * moved.get(name, 0.0) for name in names}
+        noise = dict.fromkeys(names, 0.0)
+        for row in self._rows:
+            _, slopes = some.slopes(row)
+            with last_digit_changed(self.model):
+                _, others = some.slopes(row)
+            for name in slopes.keys() & others.keys():
+                noise[name] += size_of(slopes[name].square() - others[name].square())
+        return noise
 
 
 def size_of(squares: Tensor) -> float:
