@@ -26,7 +26,8 @@ def ignored_rates(model: nn.Module) -> dict[str, float]:
     if not rates:
         return {}
     aliases = getattr(config, "attribute_map", {})
-    default, known = type(config)(), _names_in(inner)
+    known = _names_in(inner)
+    default = config if getattr(config, "has_no_defaults_at_init", False) else type(config)()
     found = {}
     for field, rate in rates.items():
         if known & {field, *(alias for alias, of in aliases.items() if of == field)}:

@@ -84,8 +84,20 @@ def _under_names_of_the_encoder(
         for k in range(len(parts)):
             if (own := ".".join(parts[k:])) in wanted:
                 by_prefix.setdefault(".".join(parts[:k]), {})[own] = total
-    found = max(by_prefix.values(), key=len, default={})
+    prefix = max(by_prefix, key=lambda each: len(by_prefix[each]), default="")
+    found = by_prefix.get(prefix, {})
     lacking = sorted(wanted - set(found))
+    # Layers that the encoder has not: the Fisher is of a larger one.
+    kinds = {_without_numbers(f"{prefix}.{name}" if prefix else name) for name in wanted if name in found}
+    more_layers = [
+        name for name in map(bare_name, totals)
+        if _without_numbers(name) in kinds and name.removeprefix(f"{prefix}.") not in wanted
+    ]  # fmt: skip
+    if more_layers:
+        raise ValueError(
+            f"the Fisher has tensors that the encoder has not ({', '.join(sorted(more_layers)[:4])}), so it is of "
+            "another encoder; compute it of this one"
+        )
     if lacking:
         more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
         raise ValueError(
@@ -93,6 +105,10 @@ def _under_names_of_the_encoder(
             "compare; compute it with every parameter trainable, and of this encoder"
         )
     return found
+
+
+def _without_numbers(name: str) -> str:
+    return ".".join("N" if part.isdigit() else part for part in name.split("."))
 
 
 def _aggregate(tensors: list[tuple[float, int]], aggregation: str) -> float:

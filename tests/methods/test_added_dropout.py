@@ -63,6 +63,18 @@ def test_what_is_added_runs_at_its_rate_and_is_saved(name, tmp_path):
     assert torch.equal(again(**batch).logits, logits)
 
 
+def test_attention_maps_and_hidden_states_are_still_given_out():
+    model, plain = architectures.build("text/llama"), architectures.build("text/llama")
+    apply(model, Dropout(p=0.3, add_missing=True))
+    for each in (model, plain):
+        each.set_attn_implementation("eager")
+    batch = architectures.batch("text/llama", model)
+    found, wanted = (each(**batch, output_attentions=True, output_hidden_states=True) for each in (model, plain))
+    assert [a.shape for a in found.attentions] == [a.shape for a in wanted.attentions]
+    torch.testing.assert_close(found.attentions, wanted.attentions)
+    torch.testing.assert_close(found.hidden_states, wanted.hidden_states)
+
+
 def test_only_named_places_get_one():
     model = architectures.build("text/llama")
     apply(model, Dropout(rates={"layer.1.ffn_output": 0.3}, add_missing=True))

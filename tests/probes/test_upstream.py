@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import pickle
+import re
 
 import pytest
 import torch
@@ -127,6 +128,15 @@ def test_scores_are_those_of_the_tensors(name, aggregation):
         assert scores[site] == pytest.approx(float(by_hand[aggregation]), rel=1e-6)
     bare = {n.removeprefix(prefix): f for n, f in fisher.items()}
     assert site_scores(FisherTable.of(bare), aggregation, tensors) == pytest.approx(scores, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["text/gpt2", "text/t5", "text/bert"])
+def test_the_fisher_of_an_encoder_with_more_layers_is_refused(name):
+    model = architectures.build(name)
+    fisher = random_fisher(model)
+    more = {re.sub(r"\b1\b", "7", n, count=1): f for n, f in fisher.items() if re.search(r"\.1\.", n)} | fisher
+    with pytest.raises(ValueError, match="has tensors that the encoder has not .* of another encoder"):
+        GuidedDropout.from_fisher(more, model=model)
 
 
 def test_a_fisher_that_lacks_a_tensor_is_refused_by_its_name():
