@@ -13,7 +13,7 @@ from klnorm_lib.probes.rates import Recorder, recorded
 from klnorm_lib.sites import Site, encoder_of
 from klnorm_lib.sites.dropouts import known_sites
 from klnorm_lib.sites.structure import has_attention, split
-from klnorm_lib.sites.walk import join, places
+from klnorm_lib.sites.walk import Place, join, places
 
 Layer = tuple[str, tuple[str, ...]]  # a stack and the index in it
 
@@ -45,8 +45,9 @@ class ReadingOrder:
         encoder = encoder_of(model)
         with _rates_apart(model):
             self.events = recorded(model, _Tracer).events
-        self.modules = {place.role: place.module for place in reversed(list(places(encoder)))}
-        self._roles = {place.module: place.role for place in places(encoder)}
+        everywhere = list(_with_replaced(encoder))
+        self.modules = {place.role: place.module for place in reversed(everywhere)}
+        self._roles = {place.module: place.role for place in everywhere}
         self._shapes: dict[str, list[int]] = {}
         for name, parameter in parameter_names(encoder):
             self._shapes.setdefault(name.rpartition(".")[0], []).append(parameter.dim())
@@ -124,6 +125,16 @@ def _rates_apart(model: nn.Module) -> Iterator[None]:
 
 def parameter_names(encoder: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Name in the encoder, peft's wrappers left out, and parameter."""
-    for place in places(encoder):
+    for place in _with_replaced(encoder):
         for name, parameter in place.module.named_parameters(recurse=False):
             yield join(place.role, name), parameter
+
+
+def _with_replaced(encoder: nn.Module) -> Iterator[Place]:
+    """The encoder's modules, and those that a method put in the place of one (Mixout's linear layers)."""
+    for place in places(encoder):
+        yield place
+        for name, child in place.module._modules.items():
+            if getattr(type(child), "added_by_klnorm", False):
+                for inner, module in child.named_modules(prefix=name):
+                    yield Place(join(place.path, inner), join(place.role, inner), module)

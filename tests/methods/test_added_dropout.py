@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from klnorm_lib import Dropout, GuidedDropout, KLNorm, apply, effective_rates, load
-from klnorm_lib.methods import GaussianDropout, from_dict, to_dict
+from klnorm_lib.methods import GaussianDropout, Mixout, from_dict, to_dict
 from klnorm_lib.probes.missing import missing_places
 from klnorm_lib.sites import dropout_sites
 from tests import zoo
@@ -172,6 +172,22 @@ def test_beside_a_penalty_inside():
     apply(model, KLNorm(beta=0.1, placement="internal"), Dropout(p=0.3, add_missing=True))
     assert effective_rates(model) == dict.fromkeys(dropout_sites(model), 0.3)
     model.train()(**architectures.batch("text/llama", model)).loss.backward()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_beside_mixout(order):
+    model = architectures.build("text/llama")
+    apply(model, *[Mixout(0.5), Dropout(p=0.3, add_missing=True)][::order])
+    assert set(_ALL) < set(effective_rates(model))
+    assert set(effective_rates(model).values()) == {0.3}
+
+
+def test_an_exported_model_predicts_as_before():
+    model = architectures.build("text/distilbert")
+    apply(model, Dropout(p=0.3, add_missing=True))
+    batch = {k: v for k, v in architectures.batch("text/distilbert", model).items() if k != "labels"}
+    exported = torch.export.export(model.eval(), (), batch).module()
+    torch.testing.assert_close(exported(**batch).logits, model(**batch).logits, atol=1e-5, rtol=0)
 
 
 def test_a_block_replaced_after_apply_is_noticed():
