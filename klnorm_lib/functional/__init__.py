@@ -11,7 +11,7 @@ from klnorm_lib.functional.dropout import (
     dropout_variance,
 )
 from klnorm_lib.functional.gaussian import affine_gaussian_kl, kl_diag_gaussian, kl_per_feature
-from klnorm_lib.functional.noise import gaussian_dropout
+from klnorm_lib.functional.noise import gaussian_dropout, normal_like
 from klnorm_lib.functional.standardisation import STATISTICS, batch_moments, standardise
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "gaussian_dropout",
     "kl_diag_gaussian",
     "kl_per_feature",
+    "normal_like",
     "standardise",
 ]

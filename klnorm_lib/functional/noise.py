@@ -1,4 +1,4 @@
-"""Gaussian multiplicative noise with the moments of dropout."""
+"""Gaussian noise, and multiplicative noise with the moments of dropout."""
 
 from __future__ import annotations
 
@@ -16,4 +16,13 @@ def gaussian_dropout(x: Tensor, p: float) -> Tensor:
     """
     if has_torch_function_unary(x):  # so that probes can see the operation
         return handle_torch_function(gaussian_dropout, (x,), x, p)
-    return torch.addcmul(x, x, torch.randn_like(x), value=math.sqrt(p / (1 - p))) if p else x
+    return torch.addcmul(x, x, normal_like(x), value=math.sqrt(p / (1 - p))) if p else x
+
+
+def normal_like(x: Tensor) -> Tensor:
+    r""":math:`\epsilon \sim N(0, 1)` anew for every element of ``x``, in its shape, dtype and device.
+
+    Drawn in single precision at least, and rounded: one seed of torch's global generator gives the same noise with
+    autocast and without it.
+    """
+    return torch.randn_like(x, dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)

@@ -250,7 +250,7 @@ class KLNormLayer(HasAffine, PenaltyLayer):
             return offset + std * x_hat, offset, std  # y = mu + sigma x_hat, q = N(mu, sigma^2)
         mean = x_hat + offset
         # z = mu + sigma epsilon in training, z = mu in evaluation
-        return (mean + std * torch.randn_like(mean) if self.training else mean), mean, std
+        return (mean + std * functional.normal_like(mean) if self.training else mean), mean, std
 
     def _kl(self, mean: Tensor, std: Tensor) -> Tensor:
         prior = (0.0, 1.0)

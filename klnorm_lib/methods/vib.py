@@ -112,7 +112,7 @@ class VIBLayer(PenaltyLayer):
         if not self.training:
             return mean
         mean, std = mean.repeat(self._repeats, 1), std.to(mean.dtype).repeat(self._repeats, 1)
-        return mean + std * torch.randn_like(mean)  # z = mu + sigma epsilon
+        return mean + std * functional.normal_like(mean)  # z = mu + sigma epsilon
 
 
 def _widths(features: int, bottleneck: int) -> tuple[int, int]:

@@ -248,3 +248,14 @@ def test_shapes_that_do_not_fit_are_refused():
         KF.dropout_penalty_curvature(torch.sum, h, 0.1, probes=0)
     with pytest.raises(TypeError, match="floating-point"):
         KF.dropout_penalty_linear(h.long(), weight, 0.1)
+
+
+def test_one_seed_draws_the_same_noise_in_every_dtype():
+    draws = []
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        torch.manual_seed(0)
+        draws.append(KF.normal_like(torch.empty(50, dtype=dtype)))
+        assert draws[-1].dtype == dtype
+    single, brain, half = draws[1:]
+    assert torch.equal(single.bfloat16(), brain)
+    assert torch.equal(single.half(), half)
