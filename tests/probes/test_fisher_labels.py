@@ -139,6 +139,12 @@ def test_labels_that_are_not_there_or_have_another_name():
     refused(model, batch | {"label": labels}, "rename 'label' to 'labels'")
 
 
+def test_what_is_no_list_of_labels_is_refused():
+    model, batch = classifier(), batch_with([0, 1, 2, 0, 1, 2])
+    refused(model, batch | {"labels": torch.tensor(1)}, "one row a sequence")
+    refused(classifier(problem_type="multiple choice"), batch, "problem_type is 'multiple choice'; it must be one of")
+
+
 def test_a_head_of_another_size_than_the_config_says():
     model = classifier()
     model.classifier = nn.Linear(language.WIDTH, 5)

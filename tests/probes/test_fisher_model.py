@@ -252,6 +252,18 @@ def test_an_adapters_parameters_have_the_names_of_the_model_inside(wrap):
     assert max(language.apart(found, true).values()) < 1e-5
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_modes_that_record_no_gradients_do_not_matter(method):
+    model, batches = language.build("bert"), language.batches("bert")
+    true = diagonal_fisher(model, batches, method="loop", progress=False)
+    model.config.return_dict = False
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            made = [{k: v.clone() for k, v in batch.items()} for batch in batches]
+            found = diagonal_fisher(model, made, method=method, progress=False)
+        assert max(language.apart(found, true).values()) < 1e-5
+
+
 class Beside(nn.Module):
     """A layer, and parameters without elements beside it: some that are used, one that is not."""
 

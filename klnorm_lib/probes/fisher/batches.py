@@ -22,8 +22,10 @@ def rows_of(batch: Mapping[str, Any]) -> int:
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The batch as a plain dict, tensors on ``device``."""
-    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    """The batch as a plain dict, tensors on ``device``, and such as a backward pass can keep."""
+    with torch.inference_mode(False):
+        tensors = {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor)}
+        return {**batch, **{k: v.clone() if v.is_inference() else v for k, v in tensors.items()}}
 
 
 def take(batch: Mapping[str, Any], rows: Tensor | slice) -> dict[str, Any]:

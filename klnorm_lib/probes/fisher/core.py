@@ -102,10 +102,11 @@ class FisherSum:
     def __enter__(self) -> FisherSum:
         self._left = evaluation_mode(self.model)
         self._left.__enter__()
-        if self.method == "hooks":
-            self._engine = Hooks(self.model, self._loss, self._full, self._kind)
-        else:
-            self._engine = (Func if self.method == "func" else Loop)(self.model, self._loss, self._full)
+        with torch.inference_mode(False):  # sums are added to
+            if self.method == "hooks":
+                self._engine = Hooks(self.model, self._loss, self._full, self._kind)
+            else:
+                self._engine = (Func if self.method == "func" else Loop)(self.model, self._loss, self._full)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -128,7 +129,7 @@ class FisherSum:
         rows = len(place)
         if not rows:
             return torch.zeros(0)
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             values = self._engine.add(batch, rows)
         bad = ~values.isfinite().cpu()
         if bad.any():
@@ -142,7 +143,7 @@ class FisherSum:
         rows, batch = rows_of(batch), to_device(batch, self.device)
         batch, place = self._labels.given(batch) if self._labels else (batch, torch.arange(rows))
         if self.method == "hooks" and len(place):
-            with torch.enable_grad():
+            with torch.inference_mode(False), torch.enable_grad():
                 self._engine.prepare(batch, len(place))
 
     def clear(self) -> None:

@@ -30,6 +30,8 @@ class Labels:
             near = next((key for key in ("label", "label_ids", "target") if key in batch), None)
             hint = f"rename {near!r} to 'labels'" if near else "give them as a tensor 'labels'"
             raise ValueError(f"a batch has no labels; {hint}, or give a loss of your own (loss=)")
+        if not labels.dim():
+            raise ValueError(f"labels have one row a sequence, got the single number {labels.item()}")
         if not len(labels):
             return dict(batch), torch.arange(0)
         if self.kind != "classification" and labels.dim() != 2:

@@ -12,6 +12,7 @@ from klnorm_lib.sites.walk import unwrap
 
 Loss = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 IGNORED = -100
+PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
 NOT_INPUTS = ("labels", "label", "sentence_order_label", "next_sentence_label")
 
 
@@ -59,6 +60,10 @@ def problem_of(model: nn.Module, labels: Tensor) -> str:
     config = bare(model).config
     given = getattr(config, "problem_type", None)
     if given is not None:
+        if given not in PROBLEMS:
+            raise ValueError(
+                f"model.config.problem_type is {given!r}; it must be one of {', '.join(PROBLEMS)}, or None"
+            )
         return given.removesuffix("_classification")
     if config.num_labels == 1:
         return "regression"
@@ -73,6 +78,8 @@ def inputs_of(kind: str, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[
         inputs["decoder_input_ids"] = bare(model).prepare_decoder_input_ids_from_labels(labels=batch["labels"])
     if kind in ("causal", "seq2seq"):
         inputs["use_cache"] = False
+    if getattr(getattr(bare(model), "config", None), "return_dict", True) is False:
+        inputs["return_dict"] = True
     return inputs
 
 
