@@ -30,6 +30,7 @@ from klnorm_lib.methods.contract.undo import Undo
 from klnorm_lib.methods.dropout import Dropout, places_to_add
 from klnorm_lib.methods.origin import check_weights, named_origin
 from klnorm_lib.probes.fisher.tensors import FisherTensors
+from klnorm_lib.probes.reading_order import parameter_names
 from klnorm_lib.probes.upstream import site_tensors
 from klnorm_lib.sites.dropouts import known_sites
 from klnorm_lib.sites.names import tensor_sites
@@ -157,8 +158,13 @@ class GuidedDropout(Method):
 
         ``model``: of which encoder it is; None where the names of its parameters tell.
         """
-        tensors = None if model is None else self._tensors(model)
-        return dataclasses.replace(self, rates=self._rates(site_scores(fisher, self.aggregation, tensors)))
+        if model is None:
+            scores = site_scores(fisher, self.aggregation)
+        else:
+            given = parameter_names(encoder_of(model))
+            sizes = {name: weight.numel() if weight.is_floating_point() else 0 for name, weight in given}
+            scores = site_scores(fisher, self.aggregation, self._tensors(model), sizes)
+        return dataclasses.replace(self, rates=self._rates(scores))
 
     def _tensors(self, model: nn.Module) -> dict[str, tuple[str, ...]]:
         """Site -> the parameters upstream of it, with the sites that will be added."""

@@ -25,6 +25,7 @@ from torch import Tensor
 from klnorm_lib.sites.dropouts import KINDS
 from klnorm_lib.sites.names import bare_name, tensor_sites
 
+_OUTPUT_MATRIX = ("lm_head.weight", "decoder.weight")
 AGGREGATIONS = ("tensor_mean", "mass", "sum")
 
 
@@ -32,13 +33,15 @@ def site_scores(
     fisher: Mapping[str, Any],
     aggregation: str = "tensor_mean",
     tensors: Mapping[str, Collection[str]] | None = None,
+    encoder: Mapping[str, int] | None = None,
 ) -> dict[str, float]:
     """Site -> score, from the embeddings to the last layer.
 
     ``fisher``: parameter name -> tensor of its shape, or a ``FisherTable`` (name -> sum, and how many elements).
     ``tensors``: site -> names, in the encoder, of the parameters upstream of it, as
     ``klnorm_lib.probes.upstream.site_tensors(model)`` finds them; None: by the names of the encoders that
-    ``klnorm_lib.sites.names`` knows.
+    ``klnorm_lib.sites.names`` knows. ``encoder``: all its parameters, name -> number of elements, so that the
+    Fisher of another encoder is noticed.
     Raises ``ValueError`` for an unknown aggregation, a name that belongs to no known encoder (without ``tensors``), a
     value that is negative or not finite, or a Fisher that leaves out a tensor or a layer of the encoder.
     """
@@ -46,7 +49,7 @@ def site_scores(
         raise ValueError(f"unknown aggregation {aggregation!r}; choose one of {', '.join(AGGREGATIONS)}")
     totals = _totals(fisher)
     if tensors is not None:
-        named = _under_names_of_the_encoder(totals, tensors)
+        named = _under_names_of_the_encoder(totals, tensors, encoder or {})
         return {site: _aggregate([named[name] for name in names], aggregation) for site, names in tensors.items()}
     groups: dict[str, dict[str, tuple[float, int]]] = {}
     for name, site in tensor_sites(totals).items():
@@ -74,7 +77,7 @@ def _totals(fisher: Mapping[str, Any]) -> dict[str, tuple[float, int]]:
 
 
 def _under_names_of_the_encoder(
-    totals: Mapping[str, tuple[float, int]], tensors: Mapping[str, Collection[str]]
+    totals: Mapping[str, tuple[float, int]], tensors: Mapping[str, Collection[str]], encoder: Mapping[str, int]
 ) -> dict[str, tuple[float, int]]:
     """The totals of all ``tensors``; whatever a model with a head puts before the names of its encoder is taken off."""
     wanted = {name for names in tensors.values() for name in names}
@@ -87,24 +90,40 @@ def _under_names_of_the_encoder(
     prefix = max(by_prefix, key=lambda each: len(by_prefix[each]), default="")
     found = by_prefix.get(prefix, {})
     lacking = sorted(wanted - set(found))
-    # Layers that the encoder has not: the Fisher is of a larger one.
-    kinds = {_without_numbers(f"{prefix}.{name}" if prefix else name) for name in wanted if name in found}
-    more_layers = [
-        name for name in map(bare_name, totals)
-        if _without_numbers(name) in kinds and name.removeprefix(f"{prefix}.") not in wanted
-    ]  # fmt: skip
-    if more_layers:
-        raise ValueError(
-            f"the Fisher has tensors that the encoder has not ({', '.join(sorted(more_layers)[:4])}), so it is of "
-            "another encoder; compute it of this one"
-        )
+    if len(lacking) == 1 and encoder:
+        # A language model that names its tied matrix after the head (Jina v3) has it under no name of the encoder.
+        tied = [t for n, t in totals.items() if n.endswith(_OUTPUT_MATRIX) and t[1] == encoder[lacking[0]]]
+        if len(tied) == 1:
+            found[lacking.pop()] = tied[0]
     if lacking:
         more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
         raise ValueError(
             f"the Fisher leaves out tensors of the encoder ({', '.join(lacking[:4])}{more}), so its sites do not "
             "compare; compute it with every parameter trainable, and of this encoder"
         )
+    if encoder:
+        _check_same_encoder(totals, prefix, found, tensors, encoder)
     return found
+
+
+def _check_same_encoder(
+    totals: Mapping[str, tuple[float, int]],
+    prefix: str,
+    found: Mapping[str, tuple[float, int]],
+    tensors: Mapping[str, Collection[str]],
+    encoder: Mapping[str, int],
+) -> None:
+    """Raise ``ValueError`` for more layers, or wider ones; the vocabulary may have grown, and 0 is no size (4 bits)."""
+    kinds = {_without_numbers(name) for name in found}
+    under = [bare_name(name).removeprefix(f"{prefix}.") for name in totals]
+    other = [name for name in under if _without_numbers(name) in kinds and name not in encoder]
+    fixed = {name for site, names in tensors.items() if not site.endswith("embeddings") for name in names}
+    other += [name for name in fixed if encoder[name] and found[name][1] != encoder[name]]
+    if other:
+        raise ValueError(
+            f"the Fisher has tensors that the encoder has not, or not of this size ({', '.join(sorted(other)[:4])}), "
+            "so it is of another encoder; compute it of this one"
+        )
 
 
 def _without_numbers(name: str) -> str:

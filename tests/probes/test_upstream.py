@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForPreTraining, AutoModelForSeq2SeqLM
 
 from klnorm_lib import GuidedDropout, apply, effective_rates, load
 from klnorm_lib.probes import diagonal_fisher
@@ -135,8 +136,35 @@ def test_the_fisher_of_an_encoder_with_more_layers_is_refused(name):
     model = architectures.build(name)
     fisher = random_fisher(model)
     more = {re.sub(r"\b1\b", "7", n, count=1): f for n, f in fisher.items() if re.search(r"\.1\.", n)} | fisher
-    with pytest.raises(ValueError, match="has tensors that the encoder has not .* of another encoder"):
+    with pytest.raises(ValueError, match="has tensors that the encoder has not.* of another encoder"):
         GuidedDropout.from_fisher(more, model=model)
+    wider = {n: torch.cat([f, f]) if ".1." in n else f for n, f in fisher.items()}
+    with pytest.raises(ValueError, match="not of this size .* of another encoder"):
+        GuidedDropout.from_fisher(wider, model=model)
+
+
+LANGUAGE_MODELS = {
+    "text/gpt2": AutoModelForCausalLM,
+    "text/llama": AutoModelForCausalLM,
+    "text/jina_embeddings_v3": AutoModelForMaskedLM,  # its tied matrix has the name of the head
+    "text/albert": AutoModelForMaskedLM,
+    "text/modernbert": AutoModelForMaskedLM,
+    "text/funnel": AutoModelForMaskedLM,
+    "text/t5": AutoModelForSeq2SeqLM,
+    "text/bart": AutoModelForSeq2SeqLM,
+    "audio/wav2vec2-conformer": AutoModelForPreTraining,
+}
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_the_fisher_of_the_pretrained_model_fits_its_classifier(name):
+    model = architectures.build(name)
+    pretrained = LANGUAGE_MODELS[name].from_config(architectures.config(name))
+    method = GuidedDropout.from_fisher(random_fisher(pretrained))
+    assert method.rates is None
+    apply(model, method)
+    assert set(effective_rates(model)) == set(dropout_sites(model))
+    assert len(set(effective_rates(model).values())) == len(dropout_sites(model))
 
 
 def test_a_fisher_that_lacks_a_tensor_is_refused_by_its_name():
