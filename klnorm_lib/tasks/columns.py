@@ -18,7 +18,7 @@ from .errors import CorruptDataError, TaskError
 from .rows import exact_key
 from .table import Table
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf(inity)?)", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 _BETWEEN_LABELS = re.compile(r"\s*[|;,/]\s*")
@@ -146,7 +146,7 @@ def _number(value: Any) -> float | None:
     """The number that a label is, infinite or not a number included; ``None`` for a name."""
     if isinstance(value, bool):
         return None
-    if isinstance(value, str) and not (_NUMBER.fullmatch(value.strip()) or _NOT_FINITE.fullmatch(value.strip())):
+    if isinstance(value, str) and not (NUMBER.fullmatch(value.strip()) or _NOT_FINITE.fullmatch(value.strip())):
         return None
     try:
         return float(value)
@@ -213,10 +213,11 @@ def _classes(table: Table, written: list[str], names: tuple[str, ...]) -> tuple[
     commas = [row for row, label in enumerate(written) if _DECIMAL_COMMA.fullmatch(label)]
     if len(commas) == len(written):
         _refuse_commas(table, written, commas)
-    if len(names) > 50 and len(names) > len(written) / 3:
+    if len(names) >= 10 and len(names) > len(written) / 3:  # a class needs three rows
         raise TaskError(
             f"{table.name}: the label column has {len(names)} different values in {len(written)} rows; is it a text "
-            "column? Name the column of labels as label."
+            "column? Name the column of labels as label. Scores are plain numbers that are not all whole (divide whole "
+            "ones by 10, for example), with a decimal point and without signs such as %."
         )
     _warn_of_names(table, written, names)
     ids = {name: i for i, name in enumerate(names)}

@@ -6,13 +6,16 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
+from .columns import NUMBER
 from .errors import CorruptDataError, LayoutError
 from .table import Table, check_columns, decode
 
 Record = tuple[int, list[str]]  # the line on which it begins, its fields
 _LINE_END = re.compile("\r\n|\r|\n")
 _FOR_SPREADSHEETS = re.compile("sep=.?")  # a first line that tells them the separator
+_HEADER = 100_000  # characters among which the header is looked for
 _LONGEST = 2**31 - 1  # a field; the default of the csv module is 131,072 characters
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _QUOTING = (
@@ -107,7 +110,7 @@ def _table(found: Iterator[Record], name: str, wanted: Sequence[str], delimiter:
 
 def _check_separator(name: str, text: str, wanted: Sequence[str], delimiter: str) -> None:
     """Raise ``LayoutError`` if the first line has the columns ``wanted`` between other separators than it should."""
-    first = (line for line in _LINE_END.split(text) if line.strip() and not _FOR_SPREADSHEETS.fullmatch(line))
+    first = (line for line in _LINE_END.split(text[:_HEADER]) if line.strip() and not _FOR_SPREADSHEETS.fullmatch(line))
     header = next(first, "")
     between = {other: {field.strip(' "') for field in header.split(other)} for other in _SEPARATORS}
     for other, word in _SEPARATORS.items():
@@ -130,10 +133,10 @@ def _check_widths(name: str, rows: Sequence[Record], width: int, delimiter: str)
         advice = "a text may hold neither tabs nor line breaks; save such a table as CSV or JSON lines"
     elif wide:
         advice = "put texts with commas in quotation marks"
-        if all(fields[0].strip().isdecimal() and len(fields) == width + 1 for _, fields in rows):
-            advice += ", or give the first column a name in the header if it numbers the rows"
     else:
         advice = "a comma is missing, or a text with line breaks is not in quotation marks"
+    if all(fields[0].strip().isdecimal() and len(fields) == width + 1 for _, fields in rows):
+        advice += ", or give the first column a name in the header if it numbers the rows"
     raise LayoutError(
         f"{name}: row {bad[0] + 1} (line {line}) has {len(fields)} field{'s'[: len(fields) != 1]}, the header has "
         f"{width}{others}: {advice}."
@@ -143,21 +146,26 @@ def _check_widths(name: str, rows: Sequence[Record], width: int, delimiter: str)
 def _check_swallowed(name: str, rows: Sequence[Record], width: int, label: int, text: str) -> None:
     """Raise ``CorruptDataError`` for a row over several lines, each of which is a row of its own by fields and label.
 
-    Two quotation marks that only open make one legal text of all that stands between them.
+    Two quotation marks that only open make one legal text of all that stands between them. Lines are rows if all have
+    as many fields as the header, and at least two and half of them a label that rows of one line have, or a number
+    where all of those are numbers. Labels are compared with the blanks around them: prose has one behind a comma.
     """
     lines = _LINE_END.split(text)
-    starts = [line for line, _ in rows] + [len(lines) + 1]
-    labels = {fields[label].strip() for i, (line, fields) in enumerate(rows) if starts[i + 1] == line + 1}
+    starts = [line - 1 for line, _ in rows] + [len(lines)]
+    parts = [[line.split(",") for line in lines[start:end] if line.strip()] for start, end in pairwise(starts)]
 
-    def is_row(line: str) -> bool:
-        fields = line.split(",")
-        return len(fields) == width and fields[label].strip(' "') in labels
+    def labels_in(fields: list[list[str]]) -> list[str]:
+        return [found[label].strip('"') for found in fields if len(found) == width]
 
-    for i, (start, _) in enumerate(rows):
-        own = [line for line in lines[start - 1 : starts[i + 1] - 1] if line.strip()]
-        if len(own) > 1 and all(map(is_row, own)):
+    known = {y for fields in parts if len(fields) == 1 for y in labels_in(fields)}
+    scores = bool(known) and all(NUMBER.fullmatch(y.strip()) for y in known)
+    for i, fields in enumerate(parts):
+        found = labels_in(fields) if len(fields) > 1 else []
+        alike = [y for y in found if y in known or (scores and NUMBER.fullmatch(y))]
+        if len(found) == len(fields) and len(alike) >= max(2, len(fields) / 2):
+            first, last = starts[i] + 1, starts[i] + len(fields)
             raise CorruptDataError(
-                f"{name}: row {i + 1} begins with line {start} and ends with line {start + len(own) - 1}, and each of "
-                f"these lines looks like a row of its own: a quotation mark opens a text and is closed lines later. "
+                f"{name}: row {i + 1} begins with line {first} and ends with line {last}, and each of these looks "
+                f"like a row of its own: a quotation mark opens a text and is closed lines later. "
                 f"{_QUOTING} If one text has all these lines, save the table as JSON lines."
             )

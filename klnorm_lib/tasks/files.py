@@ -112,7 +112,8 @@ def _content(path: Path) -> bytes:
     if path.suffix.lower() not in _READERS:
         raise TaskError(f"cannot read {path.name!r}: use a file that ends in {', '.join(_READERS)}.")
     if not path.is_file():
-        raise TaskError(f"there is no file {str(path)!r}; check the path.")
+        what = "is a folder" if path.is_dir() else "is not there"
+        raise TaskError(f"there is no file {str(path)!r}: it {what}; check the path.")
     return path.read_bytes()
 
 

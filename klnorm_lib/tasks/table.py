@@ -57,7 +57,7 @@ def decode(content: bytes, name: str) -> str:
             raise CorruptDataError(f"{name} is {what}, whatever its name says; export it as CSV in UTF-8.")
     mark = next((mark for mark in _MARKS if content.startswith(mark)), b"")
     try:
-        text = content[len(mark) :].decode(_MARKS.get(mark, "utf-8"))
+        text = content[len(mark) :].decode(_MARKS.get(mark, "utf-8")).removeprefix("\ufeff")  # some write it twice
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise CorruptDataError(

@@ -195,6 +195,12 @@ def test_one_score_for_all(of):
         of(["0.5"] * 20)
 
 
+@pytest.mark.parametrize("form", ["{}", "{}.5%", "{} points", "1'000.{}", "{:,}"])
+def test_as_many_labels_as_rows(of, form):
+    with pytest.raises(tasks.TaskError, match="20 different values in 20 rows.*Scores are plain numbers that"):
+        of([form.format(i) for i in range(20)])
+
+
 def test_decimal_commas_everywhere(of):
     with pytest.raises(tasks.CorruptDataError, match=r"label '0,5' in rows 1, 2, 3, 4, 5, ... .* has a comma"):
         of([f"{i},5" for i in range(20)])

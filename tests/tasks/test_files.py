@@ -186,8 +186,11 @@ def test_columns_must_differ(table):
 
 
 def test_unreadable_files(tmp_path):
-    with pytest.raises(tasks.TaskError, match="there is no file"):
+    with pytest.raises(tasks.TaskError, match="there is no file .*none.csv': it is not there; check the path"):
         tasks.from_file(tmp_path / "none.csv")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(tasks.TaskError, match="folder.csv': it is a folder"):
+        tasks.from_file(tmp_path / "folder.csv")
     (tmp_path / "mine.xlsx").write_bytes(b"")
     with pytest.raises(tasks.TaskError, match="use a file that ends in .csv"):
         tasks.from_file(tmp_path / "mine.xlsx")

@@ -44,6 +44,7 @@ EXPECTED = sorted(zip(TEXTS, LABELS, strict=True))
 SAME = {
     "as it should be": ("a.csv", lines()),
     "byte order mark": ("a.csv", "\ufeff" + lines()),
+    "two byte order marks": ("a.csv", "\ufeff\ufeff" + lines()),
     "utf-16 with its mark": ("a.csv", lines().encode("utf-16")),
     "utf-16 big endian with its mark": ("a.tsv", b"\xfe\xff" + lines(separator="\t").encode("utf-16-be")),
     "utf-32 with its mark": ("a.csv", lines().encode("utf-32")),
@@ -170,22 +171,35 @@ def test_marks_that_open_in_a_tsv_are_marks(load, marked):
     [
         ({5: '"film'}, r"row that begins on line 7: a quotation mark opens a text and is never closed"),
         ({5: '"film', 12: '"play'}, r"row that begins on line 7: a quotation mark in line 14 closes a text"),
-        ({5: '"film', 12: 'a play of 15"'}, r"row 6 begins with line 7 and ends with line 14, and each of these lines"),
+        ({5: '"film', 12: 'a play of 15"'}, r"row 6 begins with line 7 and ends with line 14, and each of these looks"),
+        ({5: '"film', 7: 'a play of 15"'}, r"row 6 begins with line 7 and ends with line 9"),
         ({5: '"film" I saw'}, r"begins on line 7: a quotation mark in line 7 closes a text, and more text follows it"),
         ({5: '"he said \\"no\\", ok"'}, r"begins on line 7: a quotation mark in line 7 closes .* written twice"),
         ({19: '"film'}, r"row that begins on line 21: a quotation mark opens a text and is never closed"),
     ],
-    ids=["one", "two", "closed lines later", "closed too early", "backslashes", "last"],
+    ids=["one", "two", "closed lines later", "closed two lines later", "closed too early", "backslashes", "last"],
 )
 def test_marks_that_do_not_match_in_a_csv_are_named(load, texts, message):
     with pytest.raises(tasks.CorruptDataError, match=message):
         load("a.csv", lines([texts.get(i, text) for i, text in enumerate(TEXTS)]))
 
 
+def test_marks_that_do_not_match_are_found_among_scores(load):
+    texts = [{5: f'"{text}', 7: f'{text}"'}.get(i, text) for i, text in enumerate(TEXTS)]
+    with pytest.raises(tasks.CorruptDataError, match="row 6 begins with line 7 and ends with line 9"):
+        load("a.csv", lines(texts, [f"{i}.5" for i in range(20)]))
+    with pytest.raises(tasks.CorruptDataError, match="row 6 begins with line 7 and ends with line 9"):
+        load("a.csv", lines(texts, separator=", "))
+    with pytest.raises(tasks.CorruptDataError, match="row 6 begins with line 7 and ends with line 9"):
+        load("a.csv", lines(texts, ["rare" if i == 6 else LABELS[i] for i in range(20)]))
+
+
 def test_a_text_of_several_lines_is_not_taken_for_rows(load):
-    texts = [f'"{text},\nand more, {i}\nand an end"' for i, text in enumerate(TEXTS)]
-    assert len(load("a.csv", lines(texts))) == 20
-    assert len(load("a.csv", lines([f'"{text}\n\n1, 2\n3"' for text in TEXTS], ["1", "2"] * 10))) == 20
+    for quoted in ("{},\nand more, 3\nand an end", "{}\n\n1, 2\n3", "{}, but\nlong", "acting, 1\nplot of {}, 2"):
+        texts = [f'"{quoted}"'.format(text) for text in TEXTS]
+        assert len(load("a.csv", lines(texts, ["1", "2"] * 10))) == 20
+        some = [quoted if i % 5 else text for i, (quoted, text) in enumerate(zip(texts, TEXTS, strict=True))]
+        assert len(load("a.csv", lines(some, ["1", "2"] * 10))) == 20
 
 
 BAD_WIDTHS = {
@@ -222,6 +236,9 @@ def test_rows_wider_or_narrower_than_the_header(load, content, message):
 
 
 def test_a_tsv_with_a_tab_too_much(load):
+    numbered = lines([f"{i}\t{text}" for i, text in enumerate(TEXTS)], separator="\t")
+    with pytest.raises(tasks.LayoutError, match="or give the first column a name in the header if it numbers the rows"):
+        load("a.tsv", numbered)
     with pytest.raises(tasks.LayoutError, match=r"row 3 \(line 4\) has 3 fields, the header has 2: a text may"):
         load("a.tsv", lines([*TEXTS[:2], "a\tb", *TEXTS[3:]], separator="\t"))
 
