@@ -113,8 +113,12 @@ def _short(value: Any) -> str:
 
 
 def _check_characters(table: Table, column: str, texts: list[str]) -> None:
-    """Half a character, such as an escaped surrogate of JSON, cannot be stored as UTF-8."""
+    """Half a character, such as an escaped surrogate of JSON, cannot be stored as UTF-8; NUL ends a text elsewhere."""
     for row, text in enumerate(texts):
+        if "\0" in text:
+            raise CorruptDataError(
+                f"{table.name}, {table.where([row])}: column {column!r} holds a NUL character; delete the character."
+            )
         if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
             raise CorruptDataError(
                 f"{table.name}, {table.where([row])}: column {column!r} holds half a character (a surrogate without "

@@ -102,8 +102,7 @@ def _table(found: Iterator[Record], name: str, wanted: Sequence[str], delimiter:
         raise CorruptDataError(f"{name} has no rows: it has one line, which is read as the names of the columns.")
     _check_widths(name, rows, len(header), delimiter)
     label = header.index(wanted[-1])
-    if delimiter == ",":
-        _check_swallowed(name, rows, len(header), label, text)
+    _check_swallowed(name, rows, len(header), label, delimiter, text)
     columns = {column: [fields[header.index(column)] for _, fields in rows] for column in wanted}
     return Table(name, columns, [line for line, _ in rows])
 
@@ -143,7 +142,7 @@ def _check_widths(name: str, rows: Sequence[Record], width: int, delimiter: str)
     )
 
 
-def _check_swallowed(name: str, rows: Sequence[Record], width: int, label: int, text: str) -> None:
+def _check_swallowed(name: str, rows: Sequence[Record], width: int, label: int, delimiter: str, text: str) -> None:
     """Raise ``CorruptDataError`` for a row over several lines, each of which is a row of its own by fields and label.
 
     Two quotation marks that only open make one legal text of all that stands between them. Lines are rows if all have
@@ -152,7 +151,9 @@ def _check_swallowed(name: str, rows: Sequence[Record], width: int, label: int, 
     """
     lines = _LINE_END.split(text)
     starts = [line - 1 for line, _ in rows] + [len(lines)]
-    parts = [[line.split(",") for line in lines[start:end] if line.strip()] for start, end in pairwise(starts)]
+    if all(end - start == 1 for start, end in pairwise(starts)):
+        return
+    parts = [[line.split(delimiter) for line in lines[start:end] if line.strip()] for start, end in pairwise(starts)]
 
     def labels_in(fields: list[list[str]]) -> list[str]:
         return [found[label].strip('"') for found in fields if len(found) == width]

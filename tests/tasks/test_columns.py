@@ -164,8 +164,9 @@ def test_a_label_of_json_that_is_refused(of, bad, message):
         (float("nan"), r"column 'text' is empty in row 4 \(line 4\)"),
         ("\u3000\n", r"column 'text' is empty in row 4 \(line 4\)"),
         ("half \udc00", r"row 4 \(line 4\): column 'text' holds half a character"),
+        ("a\0b", r"row 4 \(line 4\): column 'text' holds a NUL character"),
     ],
-    ids=["tokens", "mapping", "number", "score", "truth", "null", "NaN", "blank", "surrogate"],
+    ids=["tokens", "mapping", "number", "score", "truth", "null", "NaN", "blank", "surrogate", "NUL"],
 )
 def test_a_text_of_json_that_is_refused(of, bad, message):
     texts = [f"text {i}" for i in range(20)]

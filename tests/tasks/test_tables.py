@@ -194,6 +194,13 @@ def test_marks_that_do_not_match_are_found_among_scores(load):
         load("a.csv", lines(texts, ["rare" if i == 6 else LABELS[i] for i in range(20)]))
 
 
+def test_marks_that_do_not_match_are_found_in_a_quoted_tsv(load):
+    texts = [{5: f'"{text}', 7: f'{text}"'}.get(i, text) for i, text in enumerate(TEXTS)]
+    content = lines(texts, separator="\t", header='"text","label"')
+    with pytest.raises(tasks.CorruptDataError, match="row 6 begins with line 7 and ends with line 9"):
+        load("a.tsv", content)
+
+
 def test_a_text_of_several_lines_is_not_taken_for_rows(load):
     for quoted in ("{},\nand more, 3\nand an end", "{}\n\n1, 2\n3", "{}, but\nlong", "acting, 1\nplot of {}, 2"):
         texts = [f'"{quoted}"'.format(text) for text in TEXTS]
