@@ -21,12 +21,12 @@ def check_sound(wave: np.ndarray, rate: int, code: str, name: str, silence_ok: b
     scale, which is 1, and are never clipped; files whose floats are whole numbers of another scale are refused. A
     constant offset is not a sound. ``silence_ok`` lets a silent one pass; ``if_silent`` ends the error about it.
     """
-    mono = wave.mean(axis=1, dtype=np.float64)
     if not np.isfinite(wave).all():
         first = np.flatnonzero(~np.isfinite(wave).all(axis=1))[0]
         raise CorruptDataError(
             f"{name} has samples that are NaN or infinite (the first at {first:,}). Export it again, or delete its row."
         )
+    mono = wave.mean(axis=1, dtype=np.float64)
     if len(mono) < MIN_SECONDS * rate:
         raise CorruptDataError(
             f"{name} is too short: {len(mono) / rate:.3f} s, at least {MIN_SECONDS} s are needed. Delete its row."

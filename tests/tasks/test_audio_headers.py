@@ -199,3 +199,25 @@ def test_numbers_in_a_header_take_no_memory():
     content[22:26] = b"\xff" * 4  # 2**36 - 1 samples
     with pytest.raises(tasks.CorruptDataError, match=r"a\.flac is (truncated|not a readable sound file)"):
         audio.decode(bytes(content), "a.flac")
+
+
+FORMS = [("WAV", "PCM_16"), ("WAV", "GSM610"), ("WAV", "MS_ADPCM"), ("WAV", "FLOAT"), ("RF64", None), ("W64", None)]
+
+
+@pytest.mark.parametrize(
+    ("form", "code"), [*FORMS, *((form, None) for form in ("AIFF", "AU", "CAF", "NIST", "FLAC", "OGG", "MP3"))]
+)
+def test_damaged_headers_raise_nothing_but_errors_that_name_the_file(form, code):
+    random = np.random.default_rng(0)
+    whole = sounds.encoded(sounds.tone(3, seconds=0.5), form=form, subtype=code)
+    refused = 0
+    for _ in range(40):
+        content = bytearray(whole)
+        for at in random.integers(0, 120, random.integers(1, 5)):
+            content[at] = random.choice([0, 255, int(random.integers(256))])
+        try:
+            audio.decode(bytes(content), "odd.wav")
+        except tasks.CorruptDataError as error:
+            assert str(error).startswith("odd.wav")  # noqa: PT017 - some are still read
+            refused += 1
+    assert refused
