@@ -39,12 +39,20 @@ def ignored_rates(model: nn.Module) -> dict[str, float]:
 
 
 def notes_on(model: nn.Module) -> list[str]:
-    """What the config promises and the model does not do, one sentence each."""
-    name = type(unwrap(model)).__name__
-    return [
+    """What the config promises and the model does not do, and dropout that is no site, one sentence each."""
+    inner = unwrap(model)
+    name, config = type(inner).__name__, inner.config
+    notes = [
         f"config.{field} is {rate:g}, but nothing in {name} reads it: no such dropout runs"
         for field, rate in ignored_rates(model).items()
     ]
+    if any(getattr(module, "attention_type", None) == "block_sparse" for module in inner.modules()):
+        notes.append(
+            f"the block-sparse attention of {name} changes to full attention for good at the first batch of up to "
+            f"{(5 + 2 * config.num_random_blocks) * config.block_size} tokens, and drops its weights at the rate of "
+            'the config, which is no site then; for short texts load it with attention_type="original_full"'
+        )
+    return notes
 
 
 def _names_in(model: nn.Module) -> set[str]:

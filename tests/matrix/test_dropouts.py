@@ -1,6 +1,7 @@
 """Guided dropout on a fixed sample of architectures, measured where torch draws its masks."""
 
 import pytest
+import torch
 from torch.nn import functional as F
 
 from klnorm_lib import Dropout, apply
@@ -53,6 +54,18 @@ def test_full_attention_of_big_bird_is_measured():
     wanted = dropouts.ask(model)
     assert sum(site.endswith("attention_probs") for site in wanted) == config.num_hidden_layers
     assert dropouts.measured_rates(model, architectures.batch("text/big_bird", model, rows=dropouts.ROWS)) == wanted
+
+
+def test_block_sparse_attention_of_big_bird_is_measured_and_stays():
+    config = architectures.config("text/big_bird")
+    config.max_position_embeddings, config.block_size, config.num_random_blocks = 200, 16, 2
+    model = architectures.auto_class("text/big_bird").from_config(config)
+    with pytest.warns(UserWarning, match="changes to full attention for good at the first batch of up to 144 tokens"):
+        wanted = dropouts.ask(model)
+    assert not any(site.endswith("attention_probs") for site in wanted)
+    assert model.bert.attention_type == "block_sparse"
+    batch = {"input_ids": torch.randint(5, 60, (2, 192))}
+    assert dropouts.measured_rates(model, batch) == wanted
 
 
 def test_a_draw_that_is_no_sites_and_a_site_that_does_not_run_are_findings():
