@@ -11,6 +11,7 @@ from klnorm_lib import L2SP, VIB, KLNorm, RDrop, apply
 from klnorm_lib.probes import diagonal_fisher
 from klnorm_lib.probes.fisher import FisherSum
 from klnorm_lib.probes.fisher.table import FisherTable
+from tests.matrix import architectures
 from tests.probes import language
 
 METHODS = ("hooks", "func", "loop")
@@ -262,6 +263,29 @@ def test_modes_that_record_no_gradients_do_not_matter(method):
             made = [{k: v.clone() for k, v in batch.items()} for batch in batches]
             found = diagonal_fisher(model, made, method=method, progress=False)
         assert max(language.apart(found, true).values()) < 1e-5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_model_keeps_in_evaluation_is_not_used(method):
+    """LeViT computes its attention biases once: without a gradient, if that is how it was called first."""
+    model = architectures.build("image/levit").eval()
+    batch = architectures.batch("image/levit", model, rows=3)
+    with torch.no_grad():
+        model(pixel_values=batch["pixel_values"])
+    found = diagonal_fisher(model, [batch], method=method, progress=False)
+    model.zero_grad()
+    expected = {n: torch.zeros_like(p) for n, p in model.named_parameters()}
+    for row in range(3):
+        for module in model.modules():
+            module.__dict__.get("attention_bias_cache", {}).clear()
+        loss = model(**{k: v[row : row + 1] for k, v in batch.items()}).loss
+        slopes = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+        for total, slope in zip(expected.values(), slopes, strict=True):
+            total.add_(0 if slope is None else slope.square() / 3)
+    biases = [n for n in found if n.endswith("attention_biases")]
+    assert biases
+    assert any(expected[n].any() for n in biases)
+    assert max(language.apart({n: found[n] for n in biases}, {n: expected[n] for n in biases}).values()) < 1e-3
 
 
 class Beside(nn.Module):

@@ -169,8 +169,11 @@ class FisherSum:
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, whatever the mode of each module is; on leaving, flags and gradients are as they were.
 
-    Meanwhile nothing runs compiled, since compiled code passes hooks by, and gradients of embeddings are dense.
+    Meanwhile nothing runs compiled, since compiled code passes hooks by, gradients of embeddings are dense, and nothing
+    that depends on weights is kept from one forward to the next, as LeViT keeps its attention biases.
     """
+    keeping = [m for m in model.modules() if isinstance(getattr(m, "attention_bias_cache", None), dict)]
+    handles = [m.register_forward_pre_hook(lambda m, _: m.attention_bias_cache.clear()) for m in keeping]
     sparse = [m for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) and m.sparse]
     flags = [(module, module.training) for module in model.modules()]
     kept = [(p, p.requires_grad, p.grad) for p in model.parameters()]
@@ -184,6 +187,9 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         with without_training(), torch.compiler.set_stance("force_eager"):
             yield
     finally:
+        for module, handle in zip(keeping, handles, strict=True):
+            handle.remove()
+            module.attention_bias_cache.clear()
         for module in sparse:
             module.sparse = True
         for module, flag in flags:
