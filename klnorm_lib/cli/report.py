@@ -29,6 +29,7 @@ def report(
     from klnorm_lib import pages as tables
     from klnorm_lib import studies, study
     from klnorm_lib.pages.tables import cell
+    from klnorm_lib.study import store
 
     here = Path("records/run.jsonl")
     files = list(records) if records else [*studies.record_files(), *([here] if here.is_file() else [])]
@@ -39,10 +40,11 @@ def report(
             count = study.repair(path)
             moved = f"{count} broken line{'s' * (count != 1)} moved to {path}.broken" if count else "nothing was broken"
             output.note(f"{path}: {moved}")
-    found = [record for path in files for record in study.read_records(path)]
+    found = [record for path in dict.fromkeys(map(Path.resolve, files)) for record in study.read_records(path)]
     if as_json:
         output.print_json([record.to_dict() for record in found])
         return
+    found = store.distinct(found)
     frame = tables.frame(found)[[*EVERY]] if every else tables.summary(found)
     if markdown:
         typer.echo(tables.to_markdown(frame))
@@ -51,6 +53,7 @@ def report(
     for row in frame.itertuples(index=False, name=None):
         table.add_row(*(cell(value) for value in row))
     output.show(table)
+    finished = {record.hash for record in found if record.status == "finished"}
     for record in found:
-        if record.status == "failed":
+        if record.status == "failed" and record.hash not in finished:
             output.note(f"failed: {record.command}\n  {record.error['message']}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from klnorm_lib.study import Record
+from klnorm_lib.study import Record, store
 
 FEW = 10  # up to so many seeds, every score is written out
 SEEDS = ("seed", "split_seed")
@@ -53,18 +53,18 @@ def method_label(record: Record) -> str:
 def summary(records: Iterable[Record]) -> pd.DataFrame:
     """One row for each set of finished runs that differ in seeds only, with the number of seeds and every test score.
 
-    Runs that only served to tune an arm of a study are no results, and are left out. With more than ten runs in a set
-    the scores give way to their mean and range. A set of one run says so; no interval is given, since the spread of a
-    handful of scores is not one.
+    Runs that only served to tune an arm of a study are no results, and are left out; a run that is there twice counts
+    once. With more than ten runs in a set the scores give way to their mean and range. A set of one run says so; no
+    interval is given, since the spread of a handful of scores is not one.
     """
     groups: dict[str, list[Record]] = {}
-    for record in records:
-        if record.status == "finished" and not (record.study and record.study["stage"] == "tuning"):
-            fields = {key: value for key, value in record.run.items() if key not in SEEDS}
-            rows = {k: v for k, v in record.task["checksums"].items() if k not in ("train", "validation")}
-            decides = [fields, rows, record.encoder["sha256"] or record.encoder["revision"], record.method["version"]]
-            key = json.dumps(decides, sort_keys=True)
-            groups.setdefault(key, []).append(record)
+    reported = [r for r in records if r.status == "finished" and not (r.study and r.study["stage"] == "tuning")]
+    for record in store.distinct(reported):
+        fields = {key: value for key, value in record.run.items() if key not in SEEDS}
+        rows = {k: v for k, v in record.task["checksums"].items() if k not in ("train", "validation")}
+        decides = [fields, rows, record.encoder["sha256"] or record.encoder["revision"], record.method["version"]]
+        key = json.dumps(decides, sort_keys=True)
+        groups.setdefault(key, []).append(record)
     return pd.DataFrame([_group(members) for members in groups.values()])
 
 

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazily(
     __name__,
     {
         "NotFiniteError": "errors",
+        "NotWrittenError": "errors",
         "Record": "record",
         "RecordError": "errors",
         "Run": "spec",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,10 +37,13 @@ def run(
 
     Raises ``ValueError`` or ``FileNotFoundError`` for an unknown task, encoder or method before anything is trained,
     and ``NotFiniteError`` if the loss becomes NaN or infinite; a failure during training is recorded before it is
-    raised, and does not keep the run from being tried again.
+    raised, and does not keep the run from being tried again. Raises ``OSError`` before anything is loaded where
+    ``records`` cannot be written, and ``NotWrittenError``, which has the record, where it could not any more.
     """
     reporter = Reporter(progress)
     started = time.perf_counter()
+    if records is not None:
+        store.check_path(records)
     inputs = load(run)
     record = _blank_record(inputs, study)
     stored = next(filter(None, (store.finished(records, hash) for hash in _hashes(inputs))), None)
@@ -64,13 +68,26 @@ def run(
         record.error = {"type": type(error).__name__, "message": str(error)[:2000], "step": step}
         record.time["total_seconds"] = round(time.perf_counter() - started, 3)
         if records is not None:
-            store.append(records, record)
+            _append_failure(records, record)
         raise
     finally:
         reporter.stop()
-    if records is not None:
+    if records is None:
+        return record
+    kept = store.append(records, record)
+    if kept is not record:
+        reporter.say(
+            f"[green]already done[/]: while this run was under way, another process recorded it in {records} "
+            f"({kept.hash[:12]}); its record is kept, this one is not added"
+        )
+    return kept
+
+
+def _append_failure(records: str | Path, record: Record) -> None:
+    try:
         store.append(records, record)
-    return record
+    except OSError as error:  # what made the run fail is what must be raised
+        warnings.warn(f"the failure was not recorded: {error}", stacklevel=3)
 
 
 def run_hash(run: Run) -> str:

@@ -18,9 +18,9 @@ from klnorm_lib.study.inputs import hyperparameters
 from klnorm_lib.study.plain import to_plain
 from klnorm_lib.study.record import Record
 from klnorm_lib.study.spec import LATER, Run
+from klnorm_lib.study.store import label
 
 OF_THE_MOMENT = ("created", "time", "memory")  # fields of a record that differ from one try to the next
-LABEL = ("name", "arm", "stage")  # of a study: one record for each, though the run be the same
 
 
 def identity(run: Run) -> str:
@@ -35,11 +35,6 @@ def identity(run: Run) -> str:
 def _identity(run: Mapping[str, Any], method: Mapping[str, Any]) -> str:
     fields = {name: value for name, value in run.items() if name not in OUTSIDE}
     return json.dumps([fields, method], sort_keys=True, default=str)
-
-
-def label(study: Mapping[str, Any] | None) -> tuple | None:
-    """What a study calls a run: its name, arm and stage."""
-    return None if study is None else tuple(study.get(name) for name in LABEL)
 
 
 class RecordIndex:
