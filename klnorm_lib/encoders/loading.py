@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from klnorm_lib.encoders import padding
 from klnorm_lib.encoders.no_code import open_pretrained
 from klnorm_lib.encoders.sources import resolve
 
@@ -16,7 +17,8 @@ def load(name: str, num_labels: int, source: str = "auto", label_names: Sequence
     ``name``, ``source``: see :func:`klnorm_lib.encoders.resolve`. ``config``: overrides of the configuration
     (``attn_implementation``, dropout rates). Weights are float32, from safetensors only, no remote code. The head
     is drawn from torch's global generator: seed it first. ``model.klnorm_source`` tells where the weights are from.
-    Raises what ``resolve`` raises, and ``ValueError`` for labels below 1, names that do not fit, a corrupt or
+    A tokenizer without a token for padding gets one, see :func:`klnorm_lib.encoders.padding.settle`. Raises what
+    ``resolve`` raises, and ``ValueError`` for labels below 1, names that do not fit, a corrupt or
     truncated checkpoint, or an encoder without a classification class.
     """
     from transformers import (
@@ -53,6 +55,8 @@ def load(name: str, num_labels: int, source: str = "auto", label_names: Sequence
         if type(error).__name__ == "SafetensorError":
             raise ValueError(f"checkpoint of {name} is corrupt or truncated ({error}); fetch it again") from error
         raise
+    if not audio:
+        padding.settle(model, processor, name)
     model.klnorm_source = found
     return model.eval(), processor
 

@@ -34,7 +34,7 @@ class Run:
     beginning. ``ood=False`` leaves the out-of-domain rows alone; ``test_rows`` tests on so many rows at
     most, a stratified sample that is the same for every seed (``None``: on all, as published), ``ood_rows`` does the
     same for each out-of-domain set.
-    ``data``, ``text``, ``text_pair`` and ``label`` name a file of your own and its columns; then ``task`` is ``None``;
+    ``data``, ``text``, ``text_pair`` and ``label`` name a file of your own and its columns, and ``task`` is left out;
     ``audio`` instead of ``text`` names a column of paths of sound files, ``quiet`` the labels whose recordings may be
     silent. ``spec_augment``: whether frames of a recording are hidden at random in training as the encoder's
     configuration says (the default; stock ones hide 37 % of a clip of 1 s, the shipped speech encoder nothing).
@@ -42,8 +42,8 @@ class Run:
     Raises ``ValueError`` for a field out of range, naming it.
     """
 
-    task: str | None
-    encoder: str
+    task: str | None = None
+    encoder: str = "klnorm-tiny"
     method: str = "plain"
     size: int | None = None
     split_seed: int = 0
