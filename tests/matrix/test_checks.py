@@ -7,7 +7,7 @@ from torch import nn
 import klnorm_lib
 from klnorm_lib.methods import klnorm, penalty
 from klnorm_lib.sites import axes
-from tests.matrix import architectures, checks, dropouts, run
+from tests.matrix import architectures, checks, dropouts, penalties, run
 
 SAMPLE = (
     "text/bert",
@@ -136,7 +136,7 @@ def test_an_error_of_another_library_is_a_fault_and_no_refusal(monkeypatch):
 def test_a_norm_that_is_another_function_is_found_inside_a_language_model(monkeypatch):
     assert checks.checks_of("causal/mamba") == ["start"]
     assert checks.run("causal/mamba", "start") == "ok"
-    monkeypatch.setattr(checks, "logits_of", lambda model, batch: torch.rand(3, 4))
+    monkeypatch.setattr(penalties, "logits_of", lambda model, batch: torch.rand(3, 4))
     assert checks.run("causal/mamba", "start").startswith("FAULT: logits of ")
 
 
