@@ -37,7 +37,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help book test study bench lint colab-test environment-test repo-url clean FORCE
+.PHONY: help book test clients study bench lint colab-test environment-test repo-url clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -75,6 +75,14 @@ ifneq ($(NOTEBOOKS),)
 	@echo "== notebooks"
 	@$(PY) -m pytest --nbmake notebooks --nbmake-timeout=900 --timeout=1800 $(PARALLEL)
 endif
+
+CLIENTS := .venv-clients
+clients: ## test with trl, Lightning, sentence-transformers and ONNX, in an environment of their own (.venv-clients)
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; say where it is: make PYTHON=/path/to/python"; exit 1; }
+	@$(CLIENTS)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -c tests/clients/constraints.txt \
+		-e ".[test]" trl lightning sentence-transformers onnx onnxscript onnxruntime
+	@$(CLIENTS)/bin/python -m pytest tests/clients
 
 bench: $(STAMP) ## measure what methods and the Fisher information cost; writes klnorm_lib/studies/{cost,fisher_cost}.json
 	@$(PY) benchmarks/cost.py

@@ -117,6 +117,40 @@ def test_callbacks_drive_the_model_that_the_trainer_builds(tmp_path, schedule):
     assert (losses[0] < 2) == (schedule == "linear")
 
 
+@pytest.mark.parametrize("schedule", ["linear", "constant"])
+def test_a_search_of_hyperparameters_trains_the_model_of_each_trial(tmp_path, schedule):
+    first = small("bert", **NO_DROPOUT)
+    report = apply(first, VIB(beta=1.0, warmup_steps=2, schedule=schedule))
+    trained = []
+
+    def build():
+        model = small("bert", **NO_DROPOUT)
+        apply(model, VIB(beta=1.0, warmup_steps=2, schedule=schedule))
+        trained.append(model)
+        return model
+
+    arguments = trainer_for(first, report, tmp_path, max_steps=4, logging_strategy="steps", logging_steps=1).args
+    rows = Rows(first)
+    trainer = Trainer(
+        model_init=build, args=arguments, train_dataset=rows, eval_dataset=rows, callbacks=report.callbacks
+    )
+    losses = []
+
+    def last_loss(_):
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+        return losses[-1][-1]
+
+    trainer.hyperparameter_search(
+        hp_space=lambda trial: {"learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-4)},
+        compute_objective=last_loss, n_trials=2, direction="minimize", backend="optuna",
+    )  # fmt: skip
+    assert len(losses) == 2
+    for model, trial in zip(trained[-2:], losses, strict=True):
+        assert int(penalty_layers(model)[0].step) == 4
+        assert trial[-1] > 5  # the penalty at its full weight; without it about 0.7
+        assert (trial[0] < 2) == (schedule == "linear")
+
+
 def test_a_trainer_that_puts_a_forward_of_its_own_on_the_instance_raises():
     model, _, inputs = training(KLNorm(placement="internal", beta=0.1))
 
