@@ -150,6 +150,18 @@ def test_models_whose_keys_are_renamed(tmp_path, family, method):
     assert torch.equal(load(tmp_path)(inputs).logits, model(inputs).logits)
 
 
+@pytest.mark.parametrize("method", [KLNorm(), VIB(bottleneck=8), Dropout(p=0.3)], ids=lambda m: m.name)
+def test_a_folder_of_sound_opens_with_its_feature_extractor(tmp_path, method):
+    model, inputs = RENAMED["ast"]()
+    apply(model, method)
+    model.eval().save_pretrained(tmp_path)
+    T.ASTFeatureExtractor(num_mel_bins=32, max_length=64).save_pretrained(tmp_path)
+    for auto in (T.AutoFeatureExtractor, T.AutoProcessor):
+        assert type(auto.from_pretrained(tmp_path)) is T.ASTFeatureExtractor
+    opened = T.pipeline("audio-classification", model=str(tmp_path), device="cpu")
+    assert torch.equal(opened.model(inputs).logits, model(inputs).logits)
+
+
 @pytest.mark.parametrize("family", ["bert", "ast"])
 def test_trainer_resumes_and_loads_the_best(tmp_path, family):
     model, inputs = (bert(), IDS[:2]) if family == "bert" else RENAMED["ast"]()
