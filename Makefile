@@ -37,7 +37,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help book test clients study bench lint colab-test environment-test repo-url clean FORCE
+.PHONY: help book test clients study bench matrix lint colab-test environment-test repo-url clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -87,6 +87,9 @@ clients: ## test with trl, Lightning, sentence-transformers and ONNX, in an envi
 bench: $(STAMP) ## measure what methods and the Fisher information cost; writes klnorm_lib/studies/{cost,fisher_cost}.json
 	@$(PY) benchmarks/cost.py
 	@$(PY) benchmarks/fisher.py $(if $(PEERS),--peers "$(PEERS)")
+
+matrix: $(STAMP) ## check every architecture of transformers, JOBS=2 at a time; writes klnorm_lib/studies/matrix.json
+	@$(PY) -m tests.matrix.run --again --jobs $(JOBS)
 
 study: $(STAMP) ## run a study: make study NAME=smoke [PART=…] [ENGINE=local|dask|ray] [JOBS=2]; make a committed result again: RESULT=TASK/SIZE/ENCODER/ARM [REPLICATES=3]
 	@test -n "$(NAME)" || { echo "say which: make study NAME=smoke; the studies are $(STUDIES)"; exit 1; }

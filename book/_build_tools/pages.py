@@ -22,7 +22,7 @@ LAYERS = (
     "functional", "tasks", "encoders", "sites", "probes", "methods", "pretraining", "study", "sweep",
     "figures", "pages", "cli",
 )  # fmt: skip
-MADE = ("status", "results", "could_not_reproduce", "encoders", "tasks")
+MADE = ("status", "results", "could_not_reproduce", "architectures", "encoders", "tasks")
 GENERATED = (*MADE, "library/index", *(f"library/{layer}" for layer in LAYERS))
 PACKAGES = ("torch", "transformers", "datasets", "numpy", "scipy", "matplotlib", "papermill", "jupyter-book")
 COMMANDS = (app.registered_callback.callback, *(command.callback for command in app.registered_commands))
@@ -32,7 +32,7 @@ MACHINE = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.pytho
 def generate(src: Path) -> dict[str, str]:
     """File name below ``book/`` to Markdown text."""
     written = {"status": status(src), "results": results(), "could_not_reproduce": could_not_reproduce()}
-    written |= {"encoders": encoders(), "tasks": tasks_page(), **library()}
+    written |= {"architectures": architectures(), "encoders": encoders(), "tasks": tasks_page(), **library()}
     return {f"{name}.md": written[name] for name in GENERATED}
 
 
@@ -144,6 +144,13 @@ def could_not_reproduce() -> str:
     from klnorm_lib.pages import could_not_reproduce
 
     return could_not_reproduce.page()
+
+
+def architectures() -> str:
+    """What was checked on a small model of every classifier of transformers."""
+    from klnorm_lib.pages import architectures
+
+    return architectures.page()
 
 
 def encoders() -> str:

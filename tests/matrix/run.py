@@ -20,7 +20,7 @@ from pathlib import Path
 
 from klnorm_lib import studies
 
-LIMIT = 120.0  # seconds for one architecture
+LIMIT = 300.0  # seconds for one architecture
 VERSIONS = ("torch", "transformers", "safetensors", "numpy")
 
 

@@ -51,6 +51,7 @@ SPEECH = {
     "classifier_proj_size": WIDTH,
 }
 _LINEAR = {"layer_types": ["linear_attention", "full_attention"]}
+_MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1}
 _SWIN = {"patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "window_size": 4, "num_layers": 2}
 _STAGES = {"hidden_sizes": [16, 32], "depths": [1, 1]}
 _CONVOLUTIONS = {"embedding_size": 16, **_STAGES, "out_features": ["stage2"], "out_indices": [2]}
@@ -109,6 +110,19 @@ OVERRIDES: dict[str, dict[str, object]] = {
         **{"attention_hidden_size": 2 * WIDTH, "attention_head_dim": 16, "use_mamba_kernels": False},
     },
     "text/zamba2": {"layers_block_type": ["linear_attention", "hybrid"]},
+    **{
+        f"causal/{kind}": _LINEAR
+        for kind in (
+            *("bailing_hybrid", "kimi_linear", "lfm3", "qwen3_5_moe", "qwen3_5_moe_text"),
+            *("qwen4_exp", "qwen4_exp_text"),
+        )
+    },
+    "causal/bamba": {**_MAMBA, "attn_layer_indices": [1]},
+    "causal/codegen": {"rotary_dim": 4},
+    "causal/granitemoehybrid": {**_MAMBA, "layer_types": ["mamba", "attention"]},
+    "causal/mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
+    "causal/recurrent_gemma": {"block_types": ["recurrent", "attention"], "lru_width": WIDTH},
+    "causal/zaya": {"num_experts_per_tok": 1},
     "image/bit": {**_CONVOLUTIONS, "num_groups": 4},
     "image/convnext": {"patch_size": 4, "num_stages": 2, **_STAGES},
     "image/convnextv2": {"patch_size": 4, "num_stages": 2, **_STAGES},
