@@ -103,8 +103,10 @@ def _has_methods(repository: str, config, known: dict) -> bool:
         return getattr(config, CONFIG_KEY, None) is not None
     from transformers.utils import cached_file
 
-    missing_is_none = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    file = cached_file(repository, "config.json", _raise_exceptions_for_gated_repo=False, **missing_is_none, **known)
+    try:
+        file = cached_file(repository, "config.json", **known)
+    except (OSError, ValueError):
+        return False  # no such repository, or not now: transformers says so
     return file is not None and _in_file(Path(file))
 
 

@@ -67,6 +67,9 @@ def test_a_repository_of_the_hub_is_the_same_model(folder, tmp_path_factory):
     for door in (T.AutoModelForSequenceClassification, T.BertForSequenceClassification):
         assert torch.equal(door.from_pretrained("me/mine", cache_dir=cache)(IDS).logits, expected)
     assert T.AutoConfig.from_pretrained("me/mine", cache_dir=cache).model_type == "bert"
+    for nothing in ("me/other", str(tmp_path_factory.mktemp("x") / "gone")):
+        with pytest.raises(OSError):  # noqa: PT011 - the words are those of transformers
+            T.BertForSequenceClassification.from_pretrained(nothing, cache_dir=cache)
 
 
 def test_pipeline_and_tokenizer(folder):
