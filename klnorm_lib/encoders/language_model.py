@@ -74,7 +74,7 @@ def _model(kind: str, found: EncoderSource, config) -> tuple[nn.Module, list[str
     if type(config) not in auto._model_mapping:
         raise ValueError(f"{found.name} ({config.model_type}) has no {kind} language model in transformers")
     if found.random:
-        return auto.from_config(config, dtype=torch.float32), []
+        return auto.from_config(config, dtype=torch.float32, trust_remote_code=False), []
     loader = type("Loader", (), {"from_pretrained": staticmethod(_with_information(auto))})
     model, information = _quietly(loader, found, config)
     return model, sorted(information["missing_keys"])

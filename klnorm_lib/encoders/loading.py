@@ -47,7 +47,11 @@ def load(name: str, num_labels: int, source: str = "auto", label_names: Sequence
         if not audio and type(settings) not in AutoModelForSequenceClassification._model_mapping:
             raise ValueError(f"{name} ({settings.model_type}) has no classification class in transformers")
         auto = AutoModelForAudioClassification if audio else AutoModelForSequenceClassification
-        model = auto.from_config(settings, dtype=torch.float32) if found.random else _quietly(auto, found, settings)
+        model = (
+            auto.from_config(settings, dtype=torch.float32, trust_remote_code=False)
+            if found.random
+            else _quietly(auto, found, settings)
+        )
         processor = open_pretrained(
             AutoFeatureExtractor if audio else AutoTokenizer, found.location, revision=found.revision
         )

@@ -33,9 +33,12 @@ def code_refused(location: str | Path, opener: str) -> ValueError:
 def inside(folder: Path, name: str, named_by: str) -> Path:
     """``folder / name``; raises ``ValueError`` when that is not inside ``folder``: absolute, by ``..`` or a link.
 
+    In the hub's cache the files of a snapshot are links to the ``blobs`` of the same repository, which are inside.
     ``named_by``: the file that contains ``name``, for the error.
     """
-    path = folder / name
-    if Path(name).is_absolute() or ".." in Path(name).parts or not path.resolve().is_relative_to(folder.resolve()):
+    path, place = folder / name, folder.resolve()
+    homes = [place, *([place.parents[1] / "blobs"] if place.parent.name == "snapshots" else [])]
+    within = any(path.resolve().is_relative_to(home) for home in homes)
+    if Path(name).is_absolute() or ".." in Path(name).parts or not within:
         raise ValueError(f"{named_by} names {name!r}, which is outside {folder}; copy the file into the folder")
     return path

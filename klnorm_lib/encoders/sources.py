@@ -10,10 +10,19 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from klnorm_lib.encoders.no_code import inside
+
 SOURCES = ("auto", "hub", "mirror", "built-in")
 HERE = Path(__file__).parent
 RANDOM = ":random"
 LEARNING_RATE = 2e-5  # usual for encoders of a hundred million parameters
+INDEX = "model.safetensors.index.json"
+# What a tokenizer or a feature extractor is made from, besides the configuration and the weights.
+_PROCESSOR = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "spm.model", "spiece.model", "tokenizer.model"),
+    *("sentencepiece.bpe.model", "bpe.codes", "preprocessor_config.json"),
+)
 # Small encoders want larger steps: rates that did well in the records of their cards.
 _SMALL = {"klnorm-nano": 1e-3, "klnorm-tiny": 3e-4, "klnorm-tiny-speech": 1e-3}
 
@@ -41,6 +50,15 @@ class EncoderSource:
             "sha256": self.sha256,
             "random": self.random,
         }
+
+    def files(self) -> dict[str, str] | None:
+        """SHA-256 of each file that the encoder and its processor are made from; None on the hub (see ``revision``)."""
+        if self.source not in ("built-in", "folder", "mirror"):
+            return None
+        folder = Path(self.location)
+        named = ["config.json", *_PROCESSOR, *([] if self.random else _weights_named(folder))]
+        there = [folder / name for name in named if (folder / name).is_file()]
+        return {path.name: _sha256(_stamp([path])) for path in there}
 
 
 def names() -> list[str]:
@@ -135,14 +153,48 @@ def _weights(folder: Path, random: bool = False) -> list[Path]:
     files = sorted(folder.glob("model*.safetensors"))
     if not (folder / "config.json").exists() or not (files or random):
         raise FileNotFoundError(f"{folder} holds no encoder: config.json and model.safetensors are needed")
+    _weights_named(folder)
+    settings = _json(folder / "tokenizer_config.json")
+    for key in ("tokenizer_file", "vocab_file", "merges_file", "fast_tokenizer_files"):
+        names = settings.get(key) or []
+        for name in [names] if isinstance(names, str) else names:
+            if (folder / name).exists():  # old files name paths of the machine that they were saved on
+                inside(folder, name, str(folder / "tokenizer_config.json"))
     return files
+
+
+def _weights_named(folder: Path) -> list[str]:
+    """The files of weights that transformers reads; raises ``ValueError`` for one that is outside the folder."""
+    chosen = _json(folder / "config.json").get("transformers_weights")
+    if chosen is not None:
+        inside(folder, chosen, str(folder / "config.json"))
+    first = chosen or "model.safetensors"
+    if not (folder / INDEX).is_file() and not str(first).endswith(".index.json"):
+        return [first]
+    index = folder / (first if str(first).endswith(".index.json") else INDEX)
+    shards = sorted(set(_json(index).get("weight_map", {}).values()))
+    for name in shards:
+        inside(folder, name, str(index))
+    return [first] if first != index.name and (folder / first).is_file() else [index.name, *shards]
+
+
+def _json(path: Path) -> dict:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}  # transformers says what is wrong with it
+    return values if isinstance(values, dict) else {}
+
+
+def _stamp(files: list[Path]) -> tuple[tuple[str, int, int], ...]:
+    return tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in files)
 
 
 def _fingerprint(folder: Path, random: bool = False) -> str:
     files = _weights(folder, random)
     if random:
         return _architecture(folder)
-    return _sha256(tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in files))
+    return _sha256(_stamp(files))
 
 
 def _architecture(folder: Path) -> str:

@@ -127,7 +127,11 @@ def _blank_record(inputs: Inputs, study: Mapping[str, Any] | None = None) -> Rec
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         run=run.to_dict(),
         task={"name": task.name, "kind": task.kind, "primary_metric": task.metrics[0], **provenance},
-        encoder={**inputs.encoder.provenance(), "name": portable(run.encoder)},
+        encoder={
+            **inputs.encoder.provenance(),
+            "name": portable(run.encoder),
+            "files": inputs.encoder.files(),  # outside the hash, which the first records have without it
+        },
         method={**_method(inputs), "changed": [], "added_parameters": None},
         versions=machine.versions(),
         hardware={**machine.hardware(), "device": inputs.device},
