@@ -5,7 +5,7 @@ r"""A penalty on the encoder's distance from the parameters that it had before t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,6 @@ _LOST = (
     "this model was loaded with its trained weights, and the pretrained ones that {name} needs are not saved with "
     "it. It predicts as it is. To train on: build the pretrained model, apply the method to it, and then "
     "model.load_state_dict(loaded.state_dict())"
-)
-
-_RESIZED = (
-    "{0} was applied to a parameter of shape {1}, which now has shape {2}: the model was resized after apply (by "
-    "resize_token_embeddings, say). Resize it first, then apply"
 )
 
 
@@ -82,6 +77,11 @@ class Anchor(PenaltyLayer):
         if self._penalised:
             self.penalise(self.penalty())
 
+    def kept_parameters(self) -> Iterator[tuple[nn.Parameter, Tensor | None]]:
+        """The penalised parameters, those of the encoder with their start."""
+        yield from ((p, getattr(self, f"start_{index}")) for index, p in enumerate(self._penalised))
+        yield from ((p, None) for p in self._head)
+
     def penalty(self) -> Tensor:
         """The penalty, () in float32 or better, at the parameters as they are."""
         device = self._penalised[0].device
@@ -106,10 +106,6 @@ class Anchor(PenaltyLayer):
     def _check(self) -> None:
         if not self._penalised:
             raise RuntimeError(_LOST.format(name=self.name))
-        for index, parameter in enumerate(self._penalised):
-            start = getattr(self, f"start_{index}")
-            if parameter.shape != start.shape and parameter.numel():  # shards of other ranks may be empty
-                raise RuntimeError(_RESIZED.format(self.name, tuple(start.shape), tuple(parameter.shape)))
         if not any(parameter.requires_grad for parameter in self._penalised):
             raise RuntimeError(
                 f"all parameters that {self.name} penalises were frozen after it was applied, so it would do nothing; "

@@ -21,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import ClassVar
@@ -158,6 +158,10 @@ class GradientMask(nn.Module):
         self._hooks: list = []
         for index, (parameter, mask) in enumerate(zip(parameters, kept, strict=True)):
             self.register_buffer(f"frozen_{index}", ~mask.to(parameter.device), persistent=False)
+
+    def kept_parameters(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """The masked parameters and where they do not train."""
+        yield from ((p, getattr(self, f"frozen_{index}")) for index, p in enumerate(self._masked))
 
     def arm(self, module: nn.Module | None = None, given: tuple = ()) -> None:
         """Set the hooks where there are none; raise ``RuntimeError`` in training when the mask is unknown."""

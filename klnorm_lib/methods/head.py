@@ -19,6 +19,7 @@ class BeforeHead(nn.Module):
     """
 
     added_by_klnorm = True
+    contains_head = True  # which nothing may pass by
 
     def __init__(self, layer: nn.Module, linear: nn.Linear) -> None:
         super().__init__()
@@ -30,6 +31,15 @@ class BeforeHead(nn.Module):
         if isinstance(self.layer, PenaltyLayer):
             self.layer.scored(scores)
         return scores
+
+    def __getattr__(self, name: str):
+        if name in ("weight", "bias"):
+            raise AttributeError(
+                f"the {name} of the model's head was read, past the layer before it, which would be lost: call the "
+                "head, or the model, and use what it gives out. Code that computes logits or a loss from that "
+                "weight itself (trl's SFTTrainer does) cannot train this model"
+            )
+        return super().__getattr__(name)
 
 
 def insert_before_head(

@@ -13,6 +13,7 @@ fine-tuning has changed. In evaluation :math:`\tilde w = w`.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
 
@@ -116,6 +117,9 @@ def _mixing(base: type[nn.Linear]) -> type[nn.Linear]:
             if not self.training or self.mixout_p == 0.0:
                 return weight
             return mix(weight, self.mixout.weight, self.mixout_p)
+
+        def kept_parameters(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+            yield self._parameters["weight"], self.mixout.weight
 
         def __reduce_ex__(self, protocol):
             return rebuild, (base, _mixing), self.__dict__

@@ -5,15 +5,35 @@ import warnings
 
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import (
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertLMHeadModel,
+    Trainer,
+    TrainingArguments,
+)
 
-from klnorm_lib import L2SP, VIB, Dropout, KLNorm, NormHead, RDrop, apply, auxiliary_loss
+from klnorm_lib import (
+    EWC,
+    L2SP,
+    VIB,
+    ChildTuning,
+    Dropout,
+    KLNorm,
+    Mixout,
+    MLPHead,
+    NormHead,
+    RDrop,
+    apply,
+    auxiliary_loss,
+)
 from klnorm_lib.methods import build
+from klnorm_lib.methods.head import BeforeHead
 from klnorm_lib.methods.penalty import penalty_layers
 from klnorm_lib.probes.fisher import diagonal_fisher
 from tests import zoo
-from tests.methods.cases import ROWS
-from tests.methods.loops import NO_DROPOUT, Rows, moved, small, stir, trainer_for
+from tests.methods.cases import ROWS, ready
+from tests.methods.loops import NO_DROPOUT, Rows, moved, seeded, small, stir, trainer_for, weights
 
 LINEAR = KLNorm(schedule="linear", beta=0.1, warmup_steps=20)
 OPTIMISERS = {
@@ -201,13 +221,107 @@ def test_an_embedding_that_was_resized_after_apply_raises():
         model(**inputs)
 
 
+def test_a_part_that_was_replaced_after_apply_raises_whatever_keeps_something_of_it():
+    def new_layer(model):
+        model.bert.encoder.layer[0] = copy.deepcopy(model.bert.encoder.layer[0])
+
+    def other_shape(model):
+        query = model.bert.encoder.layer[0].attention.self.query
+        query._parameters["weight"].data = torch.zeros(zoo.WIDTH, 8)
+
+    def new_head(model):
+        model.classifier = torch.nn.Linear(zoo.WIDTH, zoo.LABELS)
+
+    def new_embeddings(model):
+        model.set_input_embeddings(torch.nn.Embedding(120, zoo.WIDTH))
+
+    anchors = [L2SP(alpha=0.1), EWC(strength=0.1), ChildTuning(keep=0.3)]
+    cases = [(m, change, error) for m in anchors for change, error in
+             ((new_layer, "no longer part"), (other_shape, "resized after apply"))]  # fmt: skip
+    cases += [(L2SP(alpha=0.1), new_embeddings, "no longer part"), (L2SP(beta=0.1), new_head, "no longer part")]
+    cases += [(Mixout(p=0.5), other_shape, "resized after apply")]
+    for method, change, error in cases:
+        plain = small("bert", **NO_DROPOUT)
+        model, _, inputs = training(ready(method, plain))
+        model(**inputs).loss.backward()
+        change(model)
+        with pytest.raises(RuntimeError, match=error):
+            model(**inputs)
+
+
+CLASSES = {"sequence": BertForSequenceClassification, "tokens": BertForTokenClassification, "words": BertLMHeadModel}
+BEFORE_HEAD = [NormHead("layer"), MLPHead(rank=2), VIB(bottleneck=4, schedule="constant")]
+
+
+@pytest.mark.parametrize("method", BEFORE_HEAD, ids=lambda m: m.name)
+@pytest.mark.parametrize("head", CLASSES)
+def test_a_forward_on_the_instance_that_passes_a_layer_before_the_head_by_raises(method, head):
+    config = copy.deepcopy(small("bert").config)
+    config.is_decoder, config.tie_word_embeddings = head == "words", False
+    model = CLASSES[head](config)
+    apply(model, method)
+    inputs = {"input_ids": torch.arange(5, 25).view(2, 10)}
+    (last,) = [m for m in model.modules() if isinstance(m, BeforeHead)]
+    for name in ("weight", "bias"):
+        with pytest.raises(AttributeError, match="past the layer before it"):
+            getattr(last, name)
+    assert not hasattr(last, "weight")
+
+    def hidden():
+        return model.bert(**inputs).last_hidden_state[:, 0]
+
+    if method.name != "vib":  # called part by part, the layer is there
+        last(hidden()).sum().backward()
+        assert all(p.grad is not None for p in last.parameters())
+    model.train()
+    model.forward = lambda **_: {"loss": hidden().sum()}
+    with pytest.raises(RuntimeError, match="would be lost"):
+        model(**inputs)
+    model.eval()
+    with torch.no_grad():
+        model(**inputs)
+    model.train()
+    inner = type(model).forward
+    model.forward = lambda **given: inner(model, **given)  # as accelerate's
+    if head == "sequence":
+        model(**inputs, labels=torch.tensor([0, 1])).loss.backward()
+
+
+def test_without_a_mask_padding_tokens_do_not_count():
+    for placement in ("pooled", "internal"):
+        model, _, inputs = training(KLNorm(form="C", beta=0.1, placement=placement))
+        stir(model)
+        seen = []
+        for layer in penalty_layers(model):
+            layer.register_forward_hook(lambda m, given, out, seen=seen: seen.append(m.positions(given[0])))
+        del inputs["attention_mask"]
+        model(**inputs)
+        real = inputs["input_ids"] != model.config.pad_token_id
+        assert not real.all()
+        assert all(torch.equal(mask, real) for mask in seen if mask is not None)
+        assert any(mask is not None for mask in seen) == (placement == "internal")
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_changed_model_is_traced(name):
+    model = small("bert", **NO_DROPOUT)
+    settings = {**next(iter(ROWS[name].settings.values())), **ROWS[name].made_for(model)}
+    apply(model, build(name, **settings).prepare(model, [zoo.batch(model)]))
+    model.eval()
+    inputs, others = (zoo.batch(model, labels=False, seed=seed) for seed in (0, 1))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(model, example_kwarg_inputs=inputs, strict=False)
+        torch.testing.assert_close(traced(**others)["logits"], model(**others).logits, rtol=0, atol=1e-5)
+
+
 def test_what_wraps_or_moves_a_model_loses_nothing():
     peft = pytest.importorskip("peft")
     for method in (KLNorm(form="C", beta=0.1), L2SP(alpha=0.1)):
         model, _, inputs = training(method)
-        expected = model(**inputs).loss
-        torch.testing.assert_close(copy.deepcopy(model)(**inputs).loss, expected, rtol=1e-3, atol=0)
-        torch.testing.assert_close(torch.nn.DataParallel(model)(**inputs).loss, expected, rtol=1e-3, atol=0)
+        expected = seeded(model, inputs).loss
+        for other in (copy.deepcopy(model), torch.nn.DataParallel(model)):
+            torch.testing.assert_close(seeded(other, inputs).loss, expected, rtol=1e-3, atol=0)
         model.tie_weights()
         model.double().float()(**inputs).loss.backward()
     model, _, inputs = training(KLNorm(form="C", beta=0.1))
@@ -236,6 +350,43 @@ def test_a_head_without_noise_trains_in_evaluation_mode_without_a_warning():
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*evaluation mode")
         model.eval()(**inputs).loss.backward()
+
+
+@pytest.mark.parametrize("closure", [False, True], ids=["loop", "closure"])
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_a_step_after_a_gradient_in_evaluation_mode_raises(name, closure):
+    model, _, inputs = training(KLNorm(beta=0.1))
+    optimiser = OPTIMISERS[name](model.parameters())
+    before = weights(model)
+
+    def backward():  # Lightning gives one to the optimiser
+        model(**inputs).loss.backward()
+
+    def step():
+        if closure:
+            optimiser.step(backward)
+        else:
+            backward()
+            optimiser.step()
+
+    model.eval()
+    with pytest.warns(UserWarning, match="evaluation mode"), pytest.raises(RuntimeError, match=r"model\.train\(\)"):
+        step()
+    assert closure or all(torch.equal(before[n], v) for n, v in model.state_dict().items())
+    model.train()
+    step()
+    model.eval()
+    diagonal_fisher(model, [inputs], progress=False)
+    model(**inputs).loss.backward()  # a saliency map, say, beside a step of training
+    model.train()
+    step()
+    with torch.no_grad():
+        model.eval()(**inputs)
+    optimiser.step()
+    other = small("bert")
+    apply(other, NormHead("layer"))
+    other.eval()(**inputs).loss.backward()
+    torch.optim.SGD(other.parameters(), 0.1).step()
 
 
 @pytest.mark.parametrize("method", [KLNorm(form="C", beta=0.5), L2SP(alpha=1.0)], ids=lambda m: m.name)

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from klnorm_lib.methods.contract.fresh_parts import check_fresh_parts
-from klnorm_lib.methods.contract.guards import check_divided, check_whole, exporting, warn_in_evaluation, watch
+from klnorm_lib.methods.contract.guards import (
+    check_divided,
+    check_kept,
+    check_whole,
+    exporting,
+    warn_in_evaluation,
+    watch,
+)
 from klnorm_lib.methods.contract.left_padding import warn_of_left_padding
 from klnorm_lib.methods.contract.tuners import warn_of_left_out
 from klnorm_lib.methods.monitoring import means_of
@@ -25,9 +32,11 @@ def penalised_forward(model: nn.Module, base_forward: Callable, given: inspect.B
     _check_once(model)
     as_tuple = _name_outputs(model, given)
     if model.training and torch.is_grad_enabled():
+        model._klnorm_trained = True
         check_whole(model)
         if not torch.compiler.is_compiling():
             check_divided(given)
+            check_kept(model)
             if check_fresh_parts(model):
                 warn_of_left_out(model)
     warn_of_left_padding(model, base_forward, given)
@@ -86,9 +95,9 @@ def _positions(model: nn.Module, given: Mapping[str, object], mask: Tensor | Non
 
 
 def _mask(model: nn.Module, given: inspect.BoundArguments) -> Tensor | None:
-    """The attention mask, also where the model takes none (FNet): given all the same, or read off the padding token."""
-    if "attention_mask" in given.signature.parameters:
-        return given.arguments.get("attention_mask")
+    """The attention mask; where none is given, or the model takes none (FNet), it is read off the padding token."""
+    if given.arguments.get("attention_mask") is not None:
+        return given.arguments["attention_mask"]
     anything = next((n for n, p in given.signature.parameters.items() if p.kind is p.VAR_KEYWORD), None)
     mask = given.arguments.get(anything, {}).get("attention_mask")
     tokens, padding = given.arguments.get("input_ids"), getattr(model.config, "pad_token_id", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from inspect import BoundArguments
 
 import torch
@@ -18,9 +19,9 @@ _LOST = (
     "klnorm_lib.auxiliary_loss(model) to your own loss"
 )
 _PASSED_BY = (
-    "the encoder of a model with a penalty was trained without the model's own forward, so the penalty would be lost: "
+    "the encoder of a model with {what} was trained without the model's own forward, so that {what} would be lost: "
     "{model}.forward was replaced (as trl's SFTTrainer does), or the encoder was called directly. Call the model and "
-    "use outputs.loss, or train without a penalty"
+    "use outputs.loss, or train without the method"
 )
 _GONE = (
     "what a method added to {model} is no longer there ({gone}): a part of the model was replaced after apply. "
@@ -29,6 +30,14 @@ _GONE = (
 _NOT_DIVIDED = (
     "the Trainer was built before apply, so it does not divide the loss by the accumulation steps and every step would "
     "be too long; call apply first, then build the Trainer"
+)
+_REPLACED = (
+    "{path} was applied to a parameter of shape {shape} that is no longer part of the model: something was replaced "
+    "after apply (a head, embeddings, layers, or all of them by sharding). Replace it first, then apply"
+)
+_RESIZED = (
+    "{0} was applied to a parameter of shape {1}, which now has shape {2}: the model was resized after apply (by "
+    "resize_token_embeddings, say). Resize it first, then apply"
 )
 _EVALUATION = (
     "a gradient comes back through the loss of a model in evaluation mode, where there is neither a penalty nor "
@@ -69,12 +78,29 @@ def _first_tensor(outputs: object) -> Tensor | None:
 
 
 def guard_encoder(model: nn.Module) -> None:
-    """Have the encoder of ``model`` raise when it is trained without the model's forward, which has the penalty."""
+    """Have the encoder of ``model`` raise when it is trained without the model's forward, which has the penalty.
+
+    Where a method has a layer before the head and no penalty, the parts of the model may be called one by one; what is
+    refused is a forward of somebody else's in place of the model's.
+    """
     encoder = model.base_model
-    if encoder is model or not _has_penalty(model) or hasattr(encoder, "_klnorm_model"):
+    if encoder is model or hasattr(encoder, "_klnorm_model"):
+        return
+    penalised = _has_penalty(model)
+    if not penalised and not any(getattr(type(m), "contains_head", False) for m in model.modules()):
         return
     encoder._klnorm_open, encoder._klnorm_model = False, type(model).__name__
+    encoder._klnorm_alone = "a penalty" if penalised else None
     encoder.register_forward_pre_hook(_refuse_alone)
+    if "forward" in vars(model):
+        note_forward(model)
+
+
+def note_forward(model: nn.Module) -> None:
+    """Somebody put a forward on the very ``model``; it may call the model's own (accelerate's does) or not."""
+    encoder = model.base_model
+    if "_klnorm_alone" in vars(encoder) and encoder._klnorm_alone is None:
+        encoder._klnorm_alone = "a layer before its head"
 
 
 def _has_penalty(model: nn.Module) -> bool:
@@ -84,8 +110,9 @@ def _has_penalty(model: nn.Module) -> bool:
 def _refuse_alone(encoder: nn.Module, _args: tuple) -> None:
     if encoder._klnorm_open or not encoder.training or not torch.is_grad_enabled():
         return
-    if any(p.requires_grad for p in encoder.parameters()) and not torch.compiler.is_compiling():
-        raise RuntimeError(_PASSED_BY.format(model=encoder._klnorm_model))
+    what = encoder.__dict__.get("_klnorm_alone", "a penalty")
+    if what and any(p.requires_grad for p in encoder.parameters()) and not torch.compiler.is_compiling():
+        raise RuntimeError(_PASSED_BY.format(what=what, model=encoder._klnorm_model))
 
 
 def modules_to_keep(model: nn.Module) -> Counter[str]:
@@ -118,19 +145,52 @@ def check_divided(given: BoundArguments) -> None:
         raise RuntimeError(_NOT_DIVIDED)
 
 
-def warn_in_evaluation(model: nn.Module, loss: Tensor) -> None:
-    """Warn once when a gradient comes back through ``loss``, of a model in evaluation mode with a penalty or noise."""
-    if measuring() or getattr(model, "_klnorm_warned", False) or torch._C._functorch.peek_interpreter_stack():
+def check_kept(model: nn.Module) -> None:
+    """Raise ``RuntimeError`` when parameters that a method keeps something of were replaced or resized after it.
+
+    Such modules say ``kept_parameters()``, each with what is kept of it, of its shape, or None.
+    """
+    if getattr(model, "_is_replica", False):  # of DataParallel, which has tensors in place of parameters
         return
-    if not _has_penalty(model) and all("deterministic" in method.properties for method in model._klnorm_methods):
+    missing = missing_kept(model)
+    if len(missing) > model.__dict__.get("_klnorm_missing", 0):  # methods of one apply may replace each other's
+        path, parameter = missing[-1]
+        raise RuntimeError(_REPLACED.format(path=path, shape=tuple(parameter.shape)))
+    for path, parameter, tensor in _kept(model):
+        # Shards of other processes may be empty.
+        if tensor is not None and tensor.shape != parameter.shape and parameter.numel():
+            raise RuntimeError(_RESIZED.format(path, tuple(tensor.shape), tuple(parameter.shape)))
+
+
+def missing_kept(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters that methods keep something of and that are not part of ``model``."""
+    held = {id(parameter) for parameter in model.parameters()}
+    return [(path, parameter) for path, parameter, _ in _kept(model) if id(parameter) not in held]
+
+
+def _kept(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, Tensor | None]]:
+    for path, module in model.named_modules():
+        kept = getattr(type(module), "kept_parameters", None)
+        yield from ((path, *each) for each in kept(module)) if kept is not None else ()
+
+
+def warn_in_evaluation(model: nn.Module, loss: Tensor) -> None:
+    """Warn once when a gradient comes back through ``loss``, of a model in evaluation mode with a penalty or noise.
+
+    With a penalty, a step of an optimiser that follows raises, unless there was a forward in training mode: ``steps``.
+    """
+    if measuring() or torch._C._functorch.peek_interpreter_stack():
+        return
+    penalised = _has_penalty(model)
+    if not penalised and all("deterministic" in method.properties for method in model._klnorm_methods):
         return
 
     def warn(gradient: Tensor) -> None:
-        if not model._klnorm_warned:
+        model._klnorm_evaluated = penalised
+        if not getattr(model, "_klnorm_warned", False):
             model._klnorm_warned = True
             warnings.warn(_EVALUATION, stacklevel=2)
 
-    model._klnorm_warned = False
     loss.register_hook(warn)
 
 

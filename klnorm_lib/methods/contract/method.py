@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from klnorm_lib.methods.arguments import describe
 from klnorm_lib.methods.contract import steps
 from klnorm_lib.methods.contract.fresh_parts import adapter_hosts, is_peft, keep_fresh_parts
-from klnorm_lib.methods.contract.guards import guard_encoder, modules_to_keep
+from klnorm_lib.methods.contract.guards import guard_encoder, missing_kept, modules_to_keep
 from klnorm_lib.methods.contract.model_class import keep_in_adapter, regularised, save_methods_with, swap_class
 from klnorm_lib.methods.contract.tuners import penalise_tuners
 from klnorm_lib.methods.contract.undo import undo_on_error
@@ -209,6 +209,7 @@ def _apply(model: nn.Module, methods: tuple[Method, ...], how: str) -> Report:
             keep_in_adapter(host, inner, undo)
         changed += penalise_tuners(hosts, outers, inner)
         inner._klnorm_added = modules_to_keep(inner)
+        inner._klnorm_missing = len(missing_kept(inner))
     guard_encoder(inner)
     steps.watch(inner)
 

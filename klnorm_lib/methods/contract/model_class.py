@@ -17,6 +17,7 @@ from klnorm_lib.methods import model_card
 from klnorm_lib.methods.contract import steps
 from klnorm_lib.methods.contract.forward import penalised_forward
 from klnorm_lib.methods.contract.fresh_parts import active_adapter, note_saved
+from klnorm_lib.methods.contract.guards import note_forward
 from klnorm_lib.methods.contract.undo import Undo, replace_module
 from klnorm_lib.sites import unwrap
 
@@ -65,6 +66,11 @@ def regularised(base: type) -> type:
             if self._klnorm_methods is None:
                 return base.forward(self, *args, **kwargs)
             return penalised_forward(self, base.forward, signature.bind_partial(self, *args, **kwargs))
+
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if name == "forward" and self._klnorm_methods is not None:
+                note_forward(self)
 
         @functools.wraps(base.save_pretrained)
         def save_pretrained(self, *args, **kwargs):
