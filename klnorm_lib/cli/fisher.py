@@ -8,6 +8,8 @@ import typer
 
 from klnorm_lib.cli import completion, output
 from klnorm_lib.cli.application import app
+from klnorm_lib.encoders.sources import resolve
+from klnorm_lib.encoders.windows import corpus
 
 MODEL = typer.Option(help="One of `klnorm encoders`, a folder, or a hub id.", autocompletion=completion.encoder)
 TEXT = typer.Option(metavar="CORPUS", help="File or folder of running text, or a corpus of KLNORM_MIRROR; repeatable.")
@@ -38,6 +40,7 @@ def fisher(
 ) -> None:
     """Fisher information of a pretrained model's own loss; the same command goes on with an interrupted one."""
     options = {k: v for k, v in locals().items() if k not in ("text", "as_json")}
+    check_sources(model, source, text)
     from klnorm_lib.probes.fisher.estimate import FisherConfig, estimate
 
     found = estimate(FisherConfig(text=tuple(text), **options), machine(), progress=not as_json)
@@ -63,10 +66,18 @@ def mlm_head(
 ) -> None:
     """Train a masked-LM head on a frozen encoder that came without one, so that its Fisher information can be had."""
     options = {k: v for k, v in locals().items() if k not in ("text", "as_json")}
+    check_sources(model, source, text)
     from klnorm_lib.pretraining.mlm_head import MLMHeadConfig, train_head
 
     found = train_head(MLMHeadConfig(text=tuple(text), **options), machine(), progress=not as_json)
     _show("masked-LM head", found, found, as_json)
+
+
+def check_sources(model: str, source: str, text: list[str]) -> None:
+    """Raise what a wrong name of a model or a corpus raises, before anything slow is imported."""
+    resolve(model, source)
+    for name in text:
+        corpus(name)
 
 
 def machine() -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from klnorm_lib.cli import completion, output
 from klnorm_lib.cli.application import app
+from klnorm_lib.encoders.corpora import files
 
 
 @app.command()
@@ -44,6 +46,8 @@ def pretrain(
 ) -> None:
     """Pretrain a small encoder on text of your own; the same command resumes an interrupted one."""
     options = {k: v for k, v in locals().items() if v is not None and k != "as_json"}
+    for path in corpora:
+        files(Path(path))  # a wrong path is refused before torch is imported
     from klnorm_lib.pretraining.text.pretrain import PretrainConfig
     from klnorm_lib.pretraining.text.pretrain import pretrain as start
 
@@ -79,6 +83,8 @@ def pretrain_speech(
 ) -> None:
     """Synthesise speech and pretrain a small audio encoder on it; the same command resumes an interrupted one."""
     options = {k: v for k, v in locals().items() if v is not None and k != "as_json"}
+    for path in corpora:
+        files(Path(path))  # a wrong path is refused before torch is imported
     from klnorm_lib.pretraining.speech.pretrain import SpeechPretrainConfig
     from klnorm_lib.pretraining.speech.pretrain import pretrain as start
 

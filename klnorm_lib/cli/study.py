@@ -52,10 +52,13 @@ def study(
     as_json: output.Json = False,
 ) -> None:
     """Carry out a grid of runs; the same command goes on where it was interrupted."""
-    from klnorm_lib.sweep import grid
-    from klnorm_lib.sweep.execution import Options, sweep
+    from klnorm_lib.sweep import engines, grid
 
     chosen = grid.load(name)
+    chosen.chosen_parts(part)
+    engines.check(engine, jobs, threads, scheduler)
+    from klnorm_lib.sweep.execution import Options, sweep  # takes seconds: torch
+
     path = Path("records") / f"{chosen.name}.jsonl" if records is None else records
     if dry:
         rows = plan(chosen, path, part)

@@ -21,16 +21,21 @@ def documents(paths: list[Path], min_characters: int = 200) -> Iterator[str]:
     ``ValueError`` naming the file when one cannot be decompressed.
     """
     for path in paths:
-        files = sorted(f for f in ([path] if path.is_file() else path.rglob("*")) if _reader(f))
-        if not files:
-            raise FileNotFoundError(f"no .txt, .txt.xz, .jsonl.xz or .tar.xz file in {path}")
-        for file in files:
+        for file in files(path):
             try:
                 for text in _reader(file)(file):
                     if len(text) >= min_characters:
                         yield text
             except (lzma.LZMAError, EOFError, tarfile.TarError, json.JSONDecodeError) as error:
                 raise ValueError(f"corpus file {file} is damaged ({error}); copy it again") from error
+
+
+def files(path: Path) -> list[Path]:
+    """The corpus files at or below ``path``, in name order; raises ``FileNotFoundError`` when there are none."""
+    found = sorted(f for f in ([path] if path.is_file() else path.rglob("*")) if _reader(f))
+    if not found:
+        raise FileNotFoundError(f"no .txt, .txt.xz, .jsonl.xz or .tar.xz file in {path}")
+    return found
 
 
 def _reader(file: Path):

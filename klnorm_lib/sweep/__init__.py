@@ -1,5 +1,14 @@
 """Many runs: a grid read from YAML, carried out by workers, each run recorded once."""
 
-from klnorm_lib.sweep.execution import Failure, Options, Summary, execute, sweep
+from klnorm_lib.lazily import lazily
 
-__all__ = ["Failure", "Options", "Summary", "execute", "sweep"]
+__getattr__, __dir__, __all__ = lazily(
+    __name__,
+    {
+        "Failure": "execution",
+        "Options": "execution",
+        "Summary": "execution",
+        "execute": "execution",
+        "sweep": "execution",
+    },
+)

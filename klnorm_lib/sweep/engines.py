@@ -57,6 +57,16 @@ class Engine:
             results.close()
 
 
+def check(name: str, jobs: int = 1, threads: int = 1, scheduler: str | None = None) -> None:
+    """Raise ``StudyError`` for an engine that there is not, or options that it does not have."""
+    if name not in ENGINES:
+        raise StudyError(f"no engine {name!r}; there are {', '.join(ENGINES)}")
+    if jobs < 1 or threads < 1:
+        raise StudyError(f"jobs and threads must be at least 1, got jobs={jobs}, threads={threads}")
+    if scheduler is not None and name == "local":
+        raise StudyError("the local engine has no scheduler; say --engine dask or --engine ray")
+
+
 @contextmanager
 def start(name: str, jobs: int = 1, threads: int = 1, scheduler: str | None = None) -> Iterator[Engine]:
     """An engine that does ``jobs`` runs at a time, each with ``threads`` threads, for the time of the block.
@@ -65,12 +75,7 @@ def start(name: str, jobs: int = 1, threads: int = 1, scheduler: str | None = No
     job the runs are carried out in this process. Raises ``StudyError`` for an unknown engine, or if it is not
     installed.
     """
-    if name not in ENGINES:
-        raise StudyError(f"no engine {name!r}; there are {', '.join(ENGINES)}")
-    if jobs < 1 or threads < 1:
-        raise StudyError(f"jobs and threads must be at least 1, got jobs={jobs}, threads={threads}")
-    if scheduler is not None and name == "local":
-        raise StudyError("the local engine has no scheduler; say --engine dask or --engine ray")
+    check(name, jobs, threads, scheduler)
     with ExitStack() as stack:
         yield {"local": _local, "dask": _dask, "ray": _ray}[name](stack, jobs, threads, scheduler)
 

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from klnorm_lib.study.stats.mean import mean_of_replicates
-
 Replicate = tuple[int, int]
 Scores = dict[Replicate, float]
 
@@ -35,6 +33,8 @@ def t_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, flo
     """
     if len(differences) < 2:
         raise ValueError(f"an interval needs at least 2 paired differences, got {len(differences)}")
+    from klnorm_lib.study.stats.mean import mean_of_replicates  # imports scipy, which reading a grid can do without
+
     return mean_of_replicates(differences).interval(level)
 
 
