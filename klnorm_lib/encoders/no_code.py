@@ -40,5 +40,5 @@ def inside(folder: Path, name: str, named_by: str) -> Path:
     homes = [place, *([place.parents[1] / "blobs"] if place.parent.name == "snapshots" else [])]
     within = any(path.resolve().is_relative_to(home) for home in homes)
     if Path(name).is_absolute() or ".." in Path(name).parts or not within:
-        raise ValueError(f"{named_by} names {name!r}, which is outside {folder}; copy the file into the folder")
+        raise ValueError(f"{named_by} names {name!r}, which leads outside {folder}; copy the file into the folder")
     return path

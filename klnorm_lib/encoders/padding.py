@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any
 
@@ -16,6 +17,8 @@ def settle(model: Any, tokenizer: Any, name: str) -> None:
     no embedding.
     """
     config = model.config.get_text_config()
+    if not hasattr(config, "vocab_size") or not hasattr(config, "pad_token_id"):
+        return  # CANINE hashes characters, Perceiver reads bytes: their configurations leave nothing open
     if tokenizer.pad_token is None:
         _choose(config, tokenizer, name)
     if tokenizer.pad_token_id >= config.vocab_size:
@@ -24,7 +27,7 @@ def settle(model: Any, tokenizer: Any, name: str) -> None:
             f'has embeddings for {config.vocab_size} tokens; name a token that it has as "pad_token" in its '
             "tokenizer_config.json"
         )
-    decoder, stated = _is_decoder(config), config.pad_token_id
+    decoder, stated = _is_decoder(model, config), config.pad_token_id
     if stated is None or not 0 <= stated < config.vocab_size or (decoder and stated != tokenizer.pad_token_id):
         for each in (model.config, config):
             each.pad_token_id = tokenizer.pad_token_id
@@ -53,12 +56,14 @@ def _choose(config: Any, tokenizer: Any, name: str) -> None:
     )
 
 
-def _is_decoder(config: Any) -> bool:
+def _is_decoder(model: Any, config: Any) -> bool:
     """Whether the classifier reads the last token that is not padding; XLNet, padded on the left, has its own rule."""
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
     if getattr(config, "is_encoder_decoder", False) or config.model_type == "xlnet":
         return False
+    if "last_non_pad_token" in inspect.unwrap(type(model).forward).__code__.co_varnames:
+        return True  # also of a type that is in neither mapping
     return (
         type(config) in AutoModelForCausalLM._model_mapping and type(config) not in AutoModelForMaskedLM._model_mapping
     )

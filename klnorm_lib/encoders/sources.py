@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -157,7 +158,9 @@ def _weights(folder: Path, random: bool = False) -> list[Path]:
     settings = _json(folder / "tokenizer_config.json")
     for key in ("tokenizer_file", "vocab_file", "merges_file", "fast_tokenizer_files"):
         names = settings.get(key) or []
-        for name in [names] if isinstance(names, str) else names:
+        names = names if isinstance(names, list) else [names]
+        _check_names(names, key, folder / "tokenizer_config.json")
+        for name in names:
             if (folder / name).exists():  # old files name paths of the machine that they were saved on
                 inside(folder, name, str(folder / "tokenizer_config.json"))
     return files
@@ -167,15 +170,24 @@ def _weights_named(folder: Path) -> list[str]:
     """The files of weights that transformers reads; raises ``ValueError`` for one that is outside the folder."""
     chosen = _json(folder / "config.json").get("transformers_weights")
     if chosen is not None:
+        _check_names([chosen], "transformers_weights", folder / "config.json")
         inside(folder, chosen, str(folder / "config.json"))
     first = chosen or "model.safetensors"
     if not (folder / INDEX).is_file() and not str(first).endswith(".index.json"):
         return [first]
     index = folder / (first if str(first).endswith(".index.json") else INDEX)
-    shards = sorted(set(_json(index).get("weight_map", {}).values()))
+    placed = _json(index).get("weight_map", {})
+    _check_names(placed.values() if isinstance(placed, dict) else [placed], "weight_map", index)
+    shards = sorted(set(placed.values()))
     for name in shards:
         inside(folder, name, str(index))
     return [first] if first != index.name and (folder / first).is_file() else [index.name, *shards]
+
+
+def _check_names(names: Iterable[object], key: str, file: Path) -> None:
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise ValueError(f"{file}: {key} has {wrong[0]!r} where the name of a file should be; save the encoder again")
 
 
 def _json(path: Path) -> dict:

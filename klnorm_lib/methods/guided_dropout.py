@@ -94,6 +94,8 @@ class GuidedDropout(Method):
     later: ClassVar[Mapping[str, object]] = MappingProxyType({"add_missing": False})
 
     def __post_init__(self) -> None:
+        if not isinstance(self.add_missing, bool):
+            raise TypeError(f"add_missing must be True or False, got {self.add_missing!r}")
         if self.rates is not None:
             object.__setattr__(self, "rates", Dropout(rates=self.rates).rates)  # checked and frozen
         if self.fisher is not None:

@@ -118,6 +118,8 @@ class KLNorm(Method):
                 raise ValueError(f"unknown {field} {getattr(self, field)!r}; choose one of {', '.join(allowed)}")
         Schedule(self.schedule, self.beta, self.warmup_steps)
         whole_numbers(self, "rank", "groups", "warmup_steps", "seed")
+        if not isinstance(self.train_base, bool):
+            raise ValueError(f"train_base must be True or False, got {self.train_base!r}")
         if self.rank < 1 or self.groups < 1:
             raise ValueError(f"rank and groups must be at least 1, got rank={self.rank}, groups={self.groups}")
         if not (math.isfinite(self.free_bits) and self.free_bits >= 0 and math.isfinite(self.eps) and self.eps > 0):

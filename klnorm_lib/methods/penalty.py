@@ -113,7 +113,10 @@ class PenaltyLayer(nn.Module):
             real = torch.ones_like(here) if real is None else real.to(here.device)
             both = here & real  # scores may be equal at several positions, those of a head that is still zero say
             found = torch.where(here.any(1, keepdim=True), here, real)
-            self._classified = torch.where(both.any(1, keepdim=True), both, found)
+            found = torch.where(both.any(1, keepdim=True), both, found)
+            # In half precision a few positions may have the very scores of the last one, which was classified.
+            last = found & (found.flip(1).cumsum(1).flip(1) == 1)
+            self._classified = torch.where((found == real).all(1, keepdim=True), found, last)
         for call, kl in late:
             call(kl)
         self._waits = self.before_head

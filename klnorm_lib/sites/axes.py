@@ -9,7 +9,7 @@ from torch import Tensor
 from klnorm_lib.sites.positions import real_positions
 
 
-@dataclass(frozen=True)
+@dataclass
 class Positions:
     """The real positions of one forward: called with a layer's length, (batch, length) bool, or None without a mask.
 

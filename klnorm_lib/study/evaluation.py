@@ -31,7 +31,7 @@ def predict(model, rows, collator, step: int = 0) -> np.ndarray:
     """Logits (rows, outputs) in float32, evaluation mode, rows of similar length together.
 
     Rows of a model whose logits depend on padding (measured, see ``klnorm_lib.study.padding``) meet only rows of their
-    own length, so that a row has the same logits alone and in any company.
+    own length, so that a row has the same logits whatever rows are beside it.
     ``step`` is named in the ``NotFiniteError`` that a NaN or infinite logit raises.
     """
     import torch

@@ -53,6 +53,8 @@ class Stated:
             return None
         if self.annotation == "str | None":
             return None if isinstance(value, (str, os.PathLike)) else "a name or a path"
+        if self.annotation == "bool":
+            return None if isinstance(value, bool) else "True or False"
         if self.annotation.startswith("Mapping"):
             return None if isinstance(value, Mapping) else "a mapping, such as {'embeddings': 0.1}"
         if self.annotation.removesuffix(" | None") not in ("float", "int"):

@@ -54,6 +54,8 @@ def check_path(path: str | Path) -> None:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it, such as {path / 'run.jsonl'} (--records)")
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is no ordinary file, so it keeps no records; choose another one (--records)")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -207,7 +209,12 @@ def _keep_elsewhere(path: Path, record: Record, line: bytes) -> Path | None:
     for folder in (path.parent, Path.cwd(), Path(tempfile.gettempdir())):
         kept = folder / f"{path.stem}-{record.hash[:12]}.jsonl"
         with contextlib.suppress(OSError):
-            _write(kept, line)
+            try:
+                _write(kept, line)
+            except OSError:
+                if not kept.stat().st_size:
+                    kept.unlink()
+                raise
             return kept
     return None
 

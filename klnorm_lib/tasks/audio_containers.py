@@ -6,11 +6,16 @@ import re
 
 from .errors import CorruptDataError
 
+_BEGINS = {b"OggS": b"OggS\0\2", b"fLaC": b"fLaC\0\0\0\x22"}  # first page of a stream, first block of a file
 _UNKNOWN = 0x7F000000  # sizes from here on are marks of a pipe: sox writes 0x7f000008 into AIFF, AU has 0xffffffff
 
 
 def check_whole(content: bytes, name: str) -> None:
     """Raise ``CorruptDataError`` for an Ogg, AIFF, AU, CAF or NIST file that ends before its declared end."""
+    if content.count(_BEGINS.get(content[:4], content)) > 1:
+        raise CorruptDataError(
+            f"{name} holds a second recording behind the first, which would not be read; write it anew as one."
+        )
     checks = {b"OggS": _ogg, b"FORM": _aiff, b".snd": _au, b"dns.": _au, b"caff": _caf, b"NIST": _nist}
     check = checks.get(content[:4])
     missing = check(content) if check else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def _clip(table: Path, name: str, label: str, silence_ok: bool) -> Clip:
         read=path.read_bytes,
         silence_ok=silence_ok,
         if_silent=f", or, if recordings of {label!r} are meant to be quiet, allow it with quiet={label!r} "
-        f"(--quiet {label} on the command line)",
+        f"(--quiet {shlex.quote(label)} on the command line)",
     )
 
 

@@ -117,7 +117,8 @@ def _check_separator(name: str, text: str, wanted: Sequence[str], delimiter: str
             raise LayoutError(
                 f"{name}: its columns are separated by {word} and not by {_SEPARATORS[delimiter]}. Save it with "
                 f"{_SEPARATORS[delimiter]}, for example with pandas: pandas.read_csv({name!r}, sep={other!r}, "
-                "dtype=str, keep_default_na=False).to_csv('new.csv', index=False)."
+                f"dtype=str, keep_default_na=False).to_csv('new{'.tsv' if delimiter == chr(9) else '.csv'}', "
+                f"sep={delimiter!r}, index=False)."
             )
 
 

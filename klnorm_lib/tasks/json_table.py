@@ -20,7 +20,7 @@ _BLANKS = re.compile(r"[ \t\r\n]*")
 
 
 class _Object(dict):
-    """A JSON object that knows which of its keys stands there twice."""
+    """A JSON object that records which of its keys occurs twice."""
 
     twice: str | None = None
 

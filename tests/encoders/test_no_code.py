@@ -104,6 +104,22 @@ def test_an_encoder_that_reads_outside_its_folder_is_refused(file, values, tmp_p
         encoders.load(str(folder), 2)
 
 
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        ("model.safetensors.index.json", {"weight_map": []}),
+        ("model.safetensors.index.json", {"weight_map": {"a": 1}}),
+        ("config.json", {"model_type": "bert", "transformers_weights": 3}),
+        ("tokenizer_config.json", {"vocab_file": 3}),
+    ],
+)
+def test_something_else_in_place_of_a_file_name_is_told(file, values, tmp_path):
+    zoo.build("bert", kind="encoder").save_pretrained(tmp_path)
+    (tmp_path / file).write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=f"{file}: {list(values)[-1]} has .* where the name of a file should be"):
+        encoders.resolve(str(tmp_path))
+
+
 def test_the_files_that_were_read_are_fingerprinted(tmp_path):
     found = encoders.resolve("klnorm-nano")
     files = found.files()

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, CanineTokenizer, PreTrainedTokenizerFast
 
 from klnorm_lib import encoders, study
 from tests.study import small
@@ -82,3 +82,14 @@ def test_every_way_to_fit_takes_a_decoder_as_published(method, tmp_path, reviews
     with pytest.warns(UserWarning, match="end of sequence"):
         record = study.run(study.Run(encoder=place, method=method, device="cpu", **columns, **budget), progress=False)
     assert record.status == "finished"
+
+
+def test_an_encoder_of_characters_has_nothing_to_choose(tmp_path):
+    config = AutoConfig.for_model(
+        "canine", hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=64, local_transformer_stride=16, num_hash_buckets=32,
+    )  # fmt: skip
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    CanineTokenizer(model_max_length=64).save_pretrained(tmp_path)
+    model, tokenizer = encoders.load(str(tmp_path), 2)
+    assert logits(model.eval(), tokenizer, "a b", "a longer text").shape == (2, 2)

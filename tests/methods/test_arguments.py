@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 
-from klnorm_lib import Method, methods
+from klnorm_lib import GuidedDropout, KLNorm, Method, methods
 from klnorm_lib.methods.arguments import argument, arguments
 
 CLASSES = list(methods.REGISTRY.own.values())
@@ -62,3 +62,11 @@ def test_docstrings_list_what_is_described():
     ]
     assert [each.name for each in arguments(Inherited)] == ["rate", "shape", "more"]
     assert ":param" not in (Undescribed.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    "method", [lambda: KLNorm(placement="internal", train_base="no"), lambda: GuidedDropout(add_missing="no")]
+)
+def test_a_truth_value_is_no_word(method):
+    with pytest.raises((TypeError, ValueError), match="must be True or False, got 'no'"):
+        method()

@@ -102,3 +102,27 @@ def test_batch_statistics_over_positions_are_refused_since_padding_would_count(m
     ids, real, _ = rows("right")
     with pytest.raises(ValueError, match="one vector an example"):
         model.train()(input_ids=ids, attention_mask=real)
+
+
+def test_one_position_is_penalised_where_half_precision_gives_several_the_same_score():
+    settings = {"num_labels": 1, "n_positions": 512, "n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 100}
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("gpt2", **settings, pad_token_id=PAD))
+    apply(model, KLNorm(beta=1.0))
+    (layer,) = (m for m in model.modules() if isinstance(m, KLNormLayer))
+    ids = torch.randint(3, 100, (8, 512))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=torch.zeros(8))
+    assert layer._classified.sum(1).tolist() == [1] * 8
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_a_compiled_model_takes_a_mask(kind):
+    model = decoder(kind)
+    apply(model, KLNorm(beta=1.0))
+    model.eval()
+    ids, real, _ = rows("right")
+    inputs = {"input_ids": ids, "attention_mask": real, "labels": torch.tensor([0, 1])}
+    expected = model(**inputs).loss
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(model, backend="eager")(**inputs).loss, expected)

@@ -114,3 +114,16 @@ def test_padding_on_the_right_is_left_alone():
     model = zoo.build("wav2vec2")
     apply(model, KLNorm(beta=0.1))
     assert not heard(model, **zoo.batch(model))
+
+
+def test_block_sparse_attention_stays_as_it_is():
+    config = transformers.BigBirdConfig(
+        vocab_size=120, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, block_size=4,
+        num_random_blocks=1, max_position_embeddings=128, attention_type="block_sparse",
+    )  # fmt: skip
+    model = transformers.BigBirdForSequenceClassification(config).eval()
+    apply(model, KLNorm(beta=0.1))
+    ids = torch.randint(5, 100, (1, 64))
+    mask = (torch.arange(64) >= 60).long()[None]  # alone, the four tokens would be too few for blocks
+    model(input_ids=ids, attention_mask=mask)
+    assert model.bert.attention_type == "block_sparse"

@@ -87,6 +87,7 @@ def full(*arguments):
 def test_a_full_disk_loses_nothing(record, tmp_path, monkeypatch):
     path = tmp_path / "r.jsonl"
     study.append(path, other(record, 1))
+    monkeypatch.chdir(tmp_path)  # where it is kept if the folder for temporary files cannot take it
     before, write = path.read_bytes(), os.write
     monkeypatch.setattr(store.os, "fsync", full)
     monkeypatch.setattr(store.tempfile, "gettempdir", lambda: str(tmp_path / "away"))
@@ -94,6 +95,7 @@ def test_a_full_disk_loses_nothing(record, tmp_path, monkeypatch):
         study.append(path, record)
     assert record.to_line() in str(error.value)
     assert path.read_bytes() == before
+    assert sorted(file.name for file in tmp_path.rglob("*.jsonl")) == ["r.jsonl"]
 
     monkeypatch.undo()
     limits = iter([100])  # the first write is cut short, and the next one finds room
@@ -259,3 +261,8 @@ def test_two_writers_do_not_mix_lines_nor_write_one_run_twice(record, tmp_path):
         writer.join()
     hashes = [json.loads(line)["hash"] for line in path.read_text().splitlines()]
     assert sorted(hashes) == [f"{number:064x}" for number in range(15)]
+
+
+def test_what_is_no_file_keeps_no_records():
+    with pytest.raises(OSError, match=r"no ordinary file.*--records"):
+        store.check_path(Path(os.devnull))

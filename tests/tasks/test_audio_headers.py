@@ -221,3 +221,11 @@ def test_damaged_headers_raise_nothing_but_errors_that_name_the_file(form, code)
             assert str(error).startswith("odd.wav")  # noqa: PT017 - some are still read
             refused += 1
     assert refused
+
+
+@pytest.mark.parametrize("form", ["OGG", "FLAC"])
+def test_two_recordings_in_one_file_are_refused(form):
+    content = sounds.encoded(WAVE, form=form)
+    audio.decode(content, "one.sound")
+    with pytest.raises(tasks.CorruptDataError, match=r"two\.sound holds a second recording behind the first"):
+        audio.decode(content + content, "two.sound")

@@ -85,7 +85,6 @@ def check_fresh_parts(model: nn.Module) -> bool:
     active = tuple(name for m in model.modules() if (name := getattr(m, "_active_adapter", None)) is not None)
     if not active or str(active) == model.__dict__.get("_klnorm_adapters"):
         return False
-    model._klnorm_adapters = str(active)
     _check_applied(model, _names(active))
     fresh, known = _fresh(model, next(iter(getattr(model, "peft_config", {}).values()), None))
     added = {id(p) for m in model.modules() if _is_added(m) for p in _base_parameters(m)}
@@ -93,12 +92,14 @@ def check_fresh_parts(model: nn.Module) -> bool:
     embeddings = _input_embeddings(model)  # peft saves those that were resized
     parts = [p for p in _parts(model, fresh | unsaved, unused=True) if model.get_submodule(p) is not embeddings]
     if not parts:
+        model._klnorm_adapters = str(active)
         return True
     named = ", ".join(parts[:4]) + (" ..." if len(parts) > 4 else "")
     text = _LOST.format(parts=named, model=type(model).__name__, adapter=_names(active), names=parts)
     certain = known and model.base_model is not model
     if certain or any(id(p) in unsaved for path in parts for p in model.get_submodule(path).parameters()):
         raise RuntimeError(text)
+    model._klnorm_adapters = str(active)
     warnings.warn(text, stacklevel=2)
     return True
 

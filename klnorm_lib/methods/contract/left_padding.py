@@ -34,7 +34,7 @@ def warn_of_left_padding(model: nn.Module, base_forward: Callable, given: inspec
     Masks are looked at until one has padding, since a tokenizer pads on one side; then one row is tried.
     """
     seen = model.__dict__.setdefault("_klnorm_seen", set())
-    if "padding" in seen or measuring() or exporting() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or "padding" in seen or measuring() or exporting() or torch.jit.is_tracing():
         return
     ids, mask = given.arguments.get("input_ids"), given.arguments.get("attention_mask")
     if not all(isinstance(x, Tensor) and x.ndim == 2 for x in (ids, mask)) or ids.shape != mask.shape:
@@ -43,7 +43,9 @@ def warn_of_left_padding(model: nn.Module, base_forward: Callable, given: inspec
         return
     seen.add("padding")
     left = ((mask[:, 0] == 0) & (mask[:, -1] != 0)).nonzero()
-    if len(left) == 0 or any(p.numel() == 0 or hasattr(p, "placements") for p in model.parameters()):
+    if any(getattr(m, "attention_type", None) == "block_sparse" for m in model.modules()):
+        return  # BigBird changes its attention for good when it reads a short text
+    if len(left) == 0 or _is_sharded(model):
         return  # sharded weights are gathered by all processes together
     row = slice(int(left[0]), int(left[0]) + 1)
     positions = given.arguments.get("position_ids")
@@ -59,6 +61,11 @@ def warn_of_left_padding(model: nn.Module, base_forward: Callable, given: inspec
                 reason, remedy = _POSITIONS
     text = _MOVES.format(model=type(model).__name__, moved=found[0], size=found[1], reason=reason, remedy=remedy)
     warnings.warn(text, stacklevel=2)
+
+
+def _is_sharded(model: nn.Module) -> bool:
+    wrapped = any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules())
+    return wrapped or any(p.numel() == 0 or hasattr(p, "placements") for p in model.parameters())
 
 
 def _moved(forward: Callable, ids: Tensor, mask: Tensor, positions: Tensor | None) -> tuple[float, float] | None:
