@@ -2,7 +2,7 @@
 
 Arms: an ordinary forward and backward pass over the batch (``sham``, the A/A control, is the same again: its true
 ratio is 1); the same with logits at the labelled tokens only, as the hooks take them; ``hooks`` from the beginning,
-the comparison with the loop on two sequences included, and ``hooks_steady``, a further batch; torch.func; the loop;
+the comparison with the loop on a few sequences included, and ``hooks_steady``, a further batch; torch.func; the loop;
 and, where they are installed and can do it, Opacus and nngeometry.
 """
 
