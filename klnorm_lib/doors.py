@@ -90,8 +90,10 @@ def _folder(name, config, options: dict) -> Path | None:
         known = {k: options[k] for k in ("revision", "cache_dir", "token", "local_files_only") if k in options}
         if not _has_methods(str(name), config, known | {"subfolder": options.get("subfolder", "")}):
             return None
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import is_offline_mode, snapshot_download
 
+        # Without this huggingface_hub 1 asks the hub for the list of files although it is told to stay offline.
+        known["local_files_only"] = known.get("local_files_only", False) or is_offline_mode()
         folder = Path(snapshot_download(str(name), **known))
     folder = folder / options.get("subfolder", "")
     is_whole = not (folder / "adapter_config.json").exists()
