@@ -2,12 +2,13 @@
 
 The pass shows in which order parameters are read and masks are drawn. Within a layer a tensor belongs to
 
-``*attention_probs``      if its attention module reads it before the attention weights are dropped: query, key, value
-another site              if it is the last linear map before a draw of that site; maps of the same input (a gate and
-                          what it gates) count together, and every map that runs into the site's draws does
-a normalisation           to the draw that follows in its layer, if the layer begins with a normalisation; in layers
-                          that normalise last (BERT), to the draw before it, if no map lies between
-``embeddings``            above the layers: all that is read before its draws, feature extractors of waveforms left out
+* ``attention_probs`` if its attention module reads it before the attention weights are dropped: query, key, value;
+* another site if it is the last linear map before a draw of that site; maps of the same input (a gate and what it
+  gates) count together, and every map that runs into the site's draws does;
+* if it is of a normalisation, to the draw that follows in its layer where the layer begins with a normalisation, and to
+  the draw before it, if no map lies between, in layers that normalise last (BERT);
+* ``embeddings`` if it stands above the layers: all that is read before its draws, feature extractors of waveforms left
+  out.
 
 All other tensors belong to no site: a map that another map follows without a draw, poolers, last normalisations, and
 tensors that not every layer has (T5's relative positions in its first layer), so that layers compare. Layers that share
