@@ -3,6 +3,7 @@
 import copy
 import warnings
 
+import peft
 import pytest
 import torch
 from transformers import (
@@ -316,7 +317,6 @@ def test_a_changed_model_is_traced(name):
 
 
 def test_what_wraps_or_moves_a_model_loses_nothing():
-    peft = pytest.importorskip("peft")
     for method in (KLNorm(form="C", beta=0.1), L2SP(alpha=0.1)):
         model, _, inputs = training(method)
         expected = seeded(model, inputs).loss
